@@ -1,0 +1,94 @@
+//! The result of an election, and what changes from one to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{InterfaceName, NodeName, Selection, ServiceIp};
+
+/// For every desired address, who owns it and who would be next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    /// One entry for each address of [`crate::Desired`].
+    pub addresses: BTreeMap<ServiceIp, Elected>,
+}
+
+/// The outcome for one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elected {
+    /// Every eligible living node, the owner first.
+    pub ranked: Vec<NodeName>,
+    /// The interfaces on which the owner announces it.
+    pub interfaces: Selection<InterfaceName>,
+    /// Why nobody owns it; `None` when `ranked` is not empty.
+    pub unowned: Option<Unowned>,
+}
+
+/// The rule that leaves an address without an owner. The order is that in which the rules are tried: where several
+/// nodes failed different ones, the last is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unowned {
+    /// No advertisement selects the address.
+    NoAdvertisement,
+    /// No living member is allowed by an advertisement's node selector.
+    NoSelectedNode,
+    /// All selected living members are excluded by label or condition.
+    AllExcluded,
+    /// None of the remaining members has an interface that the advertisement allows.
+    NoInterface,
+}
+
+impl Unowned {
+    /// The rule in words, for `/state.json` and logs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoAdvertisement => "no advertisement selects it",
+            Self::NoSelectedNode => "no living node matches an advertisement's nodeSelectors",
+            Self::AllExcluded => "every selected node is excluded from load balancing",
+            Self::NoInterface => "no selected node has an interface that the advertisement allows",
+        }
+    }
+}
+
+/// An address whose owner changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The address.
+    pub ip: ServiceIp,
+    /// Its owner before.
+    pub from: Option<NodeName>,
+    /// Its owner after.
+    pub to: Option<NodeName>,
+}
+
+impl Elected {
+    /// The node that answers for the address.
+    pub fn owner(&self) -> Option<&NodeName> {
+        self.ranked.first()
+    }
+}
+
+impl Assignment {
+    /// Who owns `ip`.
+    pub fn owner(&self, ip: ServiceIp) -> Option<&NodeName> {
+        self.addresses.get(&ip).and_then(Elected::owner)
+    }
+
+    /// The addresses that `node` owns, and where it announces them.
+    pub fn owned_by<'a>(
+        &'a self,
+        node: &'a NodeName,
+    ) -> impl Iterator<Item = (ServiceIp, &'a Selection<InterfaceName>)> {
+        self.addresses
+            .iter()
+            .filter(move |(_, elected)| elected.owner() == Some(node))
+            .map(|(ip, elected)| (*ip, &elected.interfaces))
+    }
+
+    /// The addresses whose owner in `next` is another one, in the order of the addresses.
+    pub fn changes_to(&self, next: &Self) -> Vec<Change> {
+        let ips: BTreeSet<ServiceIp> = self.addresses.keys().chain(next.addresses.keys()).copied().collect();
+        ips.into_iter()
+            .map(|ip| Change { ip, from: self.owner(ip).cloned(), to: next.owner(ip).cloned() })
+            .filter(|change| change.from != change.to)
+            .collect()
+    }
+}
