@@ -1,0 +1,94 @@
+//! The custom resources of group `metallb.io` that Garpike obeys, with exactly MetalLB's field names.
+//!
+//! These types say what can be written, not what is right: [`crate::validate`] gives them a meaning.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Addresses that may be given to Services.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "metallb.io",
+    version = "v1beta1",
+    kind = "IPAddressPool",
+    plural = "ipaddresspools",
+    namespaced,
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAddressPoolSpec {
+    /// CIDR blocks such as `192.168.10.0/24` and ranges such as `192.168.9.1-192.168.9.5`.
+    pub addresses: Vec<String>,
+    /// Whether Services get addresses of this pool without asking for it; yes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_assign: Option<bool>,
+    /// Whether IPv4 addresses that end in .0 or .255 are left unused; no when absent.
+    #[serde(default, rename = "avoidBuggyIPs", skip_serializing_if = "Option::is_none")]
+    pub avoid_buggy_ips: Option<bool>,
+    /// Keeps the pool for some Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// For which Services a pool is kept. Its presence alone takes the pool out of general use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAllocation {
+    /// The pool with the lowest positive number is tried first; 0 or absent is tried last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// The names of the namespaces whose Services may use the pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// The labels of the namespaces whose Services may use the pool; one that matches is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// The labels of the Services that may use the pool; one that matches is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_selectors: Vec<LabelSelector>,
+}
+
+/// Which addresses are announced by ARP and NDP, and where.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "metallb.io",
+    version = "v1beta1",
+    kind = "L2Advertisement",
+    plural = "l2advertisements",
+    namespaced,
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct L2AdvertisementSpec {
+    /// The names of the pools; all pools when this and `ipAddressPoolSelectors` are empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip_address_pools: Vec<String>,
+    /// The labels of the pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip_address_pool_selectors: Vec<LabelSelector>,
+    /// The labels of the nodes that may announce; all nodes when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_selectors: Vec<LabelSelector>,
+    /// The interfaces that announce; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
+    /// The labels of the Services; all Services when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_selectors: Vec<LabelSelector>,
+    /// The nodes that are preferred among those that may announce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preferred_node_selectors: Vec<PreferredNodeSelector>,
+}
+
+/// How much some nodes are preferred.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreferredNodeSelector {
+    /// From 1 to 100; the weights of all selectors that match a node are summed.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: i32,
+    /// The labels of the nodes; an empty selector matches every node.
+    pub preference: LabelSelector,
+}

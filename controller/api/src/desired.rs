@@ -1,0 +1,186 @@
+//! From the configuration to what the election needs.
+//!
+//! Speakers never invent an address: a Service without one is not announced. Nodes that read the same objects get the
+//! same [`Desired`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use garpike_election::{Address, Desired, Placement, ServiceIp, ServiceKey};
+
+use crate::config::{Advertisement, Config, Holder, Pool, Request, Service};
+use crate::objects::Source;
+use crate::problem::{FieldPath, Problem};
+
+/// Which addresses are to be answered, and where.
+pub fn desired(config: &Config) -> (Desired, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let bindings = bindings(config, &mut problems);
+    let excluded = config.nodes.iter().filter(|(_, node)| node.excluded.is_some()).map(|(name, _)| name.clone());
+    let mut desired = Desired { addresses: BTreeMap::new(), excluded: excluded.collect() };
+    for group in groups(&bindings) {
+        let Some((election_key, _)) = group.first().and_then(|oldest| oldest.addresses.first()) else { continue };
+        let placements = placements(config, &group, &mut problems);
+        for binding in &group {
+            for (ip, _) in &binding.addresses {
+                let address = desired.addresses.entry(*ip).or_insert_with(|| Address {
+                    election_key: *election_key,
+                    services: BTreeSet::new(),
+                    placements: placements.clone(),
+                });
+                address.services.insert(binding.service.key.clone());
+            }
+        }
+    }
+    (desired, problems)
+}
+
+/// A Service with its addresses and the pools that hold them.
+struct Binding<'a> {
+    service: &'a Service,
+    addresses: Vec<(ServiceIp, &'a Pool)>,
+}
+
+/// The Services whose addresses are right, the oldest first.
+fn bindings<'a>(config: &'a Config, problems: &mut Vec<Problem>) -> Vec<Binding<'a>> {
+    let mut holders: BTreeMap<ServiceIp, Vec<&Service>> = BTreeMap::new();
+    let mut bindings = Vec::new();
+    for service in config.services_by_age() {
+        match bind(config, service, &holders) {
+            Ok(binding) => {
+                for (ip, _) in &binding.addresses {
+                    holders.entry(*ip).or_default().push(service);
+                }
+                problems.extend(stale_request(service));
+                bindings.push(binding);
+            }
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    bindings
+}
+
+fn bind<'a>(
+    config: &'a Config,
+    service: &'a Service,
+    holders: &BTreeMap<ServiceIp, Vec<&Service>>,
+) -> Result<Binding<'a>, Box<Problem>> {
+    let Some((given, source, field)) = given(service) else {
+        let problem = Problem::note("has no address yet").mend("run: garpike allocate DIR");
+        return Err(Box::new(service.source.locate(problem).of(subject(&service.key))));
+    };
+    let complaint = |problem: Problem| Box::new(source.locate(problem.at(field.clone())).of(subject(&service.key)));
+    let mut addresses = Vec::new();
+    for ip in given {
+        let Some(pool) = config.pools.containing(*ip) else {
+            let problem = Problem::error("lies in no pool, so the Service is not announced").value(ip);
+            return Err(complaint(problem.mend(format!("the pools hold {}", config.pools))));
+        };
+        for other in holders.get(ip).into_iter().flatten() {
+            if let Some(clash) = service.sharing.clash(&other.sharing) {
+                let text = format!("belongs to the older Service {}, and {clash}", other.key);
+                return Err(complaint(Problem::error(text).value(ip).mend("the Service is not announced")));
+            }
+        }
+        addresses.push((*ip, pool));
+    }
+    Ok(Binding { service, addresses })
+}
+
+/// The addresses of a Service: those it has, else those it asks for; and where that is written.
+fn given(service: &Service) -> Option<(&[ServiceIp], &Source, FieldPath)> {
+    match (&service.held, &service.request) {
+        (Some(held), _) => Some((&held.addresses, &held.source, FieldPath::of(["status", "loadBalancer", "ingress"]))),
+        (None, Request::Addresses { ips, field }) => Some((ips, &service.source, field.clone())),
+        (None, Request::Any | Request::Invalid) => None,
+    }
+}
+
+/// A request that the addresses in the status file do not answer.
+fn stale_request(service: &Service) -> Option<Problem> {
+    let held = service.held.as_ref()?;
+    let Request::Addresses { ips: requested, field } = &service.request else { return None };
+    let distinct = |ips: &[ServiceIp]| ips.iter().copied().collect::<BTreeSet<_>>();
+    if distinct(requested) == distinct(&held.addresses) {
+        return None;
+    }
+    let list = |ips: &[ServiceIp]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let problem = Problem::warning(format!("is requested, the Service has {}", list(&held.addresses)));
+    let problem = problem.at(field.clone()).value(list(requested));
+    let problem = match held.holder {
+        Holder::StatusFile => problem.mend("run: garpike allocate DIR"),
+        Holder::Object => problem.mend("remove status.loadBalancer from its manifest"),
+    };
+    Some(service.source.locate(problem).of(subject(&service.key)))
+}
+
+/// Services connected by shared addresses, the oldest first in each group.
+fn groups<'a>(bindings: &'a [Binding<'a>]) -> Vec<Vec<&'a Binding<'a>>> {
+    let mut of_address: BTreeMap<ServiceIp, usize> = BTreeMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (at, binding) in bindings.iter().enumerate() {
+        let ips = || binding.addresses.iter().map(|(ip, _)| *ip);
+        let joined: BTreeSet<usize> = ips().filter_map(|ip| of_address.get(&ip).copied()).collect();
+        let mut members = vec![at];
+        for group in &joined {
+            members.append(groups.get_mut(*group).unwrap_or(&mut Vec::new()));
+        }
+        members.sort_unstable();
+        let merged = groups.len();
+        for member in members.iter().filter_map(|member| bindings.get(*member)) {
+            of_address.extend(member.addresses.iter().map(|(ip, _)| (*ip, merged)));
+        }
+        groups.push(members);
+    }
+    groups.retain(|members| !members.is_empty());
+    groups.iter().map(|members| members.iter().filter_map(|at| bindings.get(*at)).collect()).collect()
+}
+
+/// Where the addresses of a group may be announced: by the advertisements that select every Service of it. With one
+/// that selects only some, the addresses of one Service could get two owners.
+fn placements(config: &Config, group: &[&Binding<'_>], problems: &mut Vec<Problem>) -> Vec<Placement> {
+    let selected_by = |binding: &Binding<'_>| -> BTreeSet<usize> {
+        let selects = |advertisement: &Advertisement| {
+            binding.addresses.iter().all(|(_, pool)| advertisement.selects(&pool.name, binding.service))
+        };
+        config.advertisements.iter().enumerate().filter(|(_, ad)| selects(ad)).map(|(at, _)| at).collect()
+    };
+    let mut common: Option<BTreeSet<usize>> = None;
+    for binding in group {
+        let own = selected_by(binding);
+        if own.is_empty() {
+            problems.push(unannounced(binding, "no L2Advertisement selects it".to_owned()));
+        }
+        common = Some(match common {
+            None => own,
+            Some(common) => {
+                let both: BTreeSet<usize> = common.intersection(&own).copied().collect();
+                if both.is_empty() && !own.is_empty() && !common.is_empty() {
+                    let text = "no L2Advertisement selects it together with the Services that share its address";
+                    problems.push(unannounced(binding, text.to_owned()));
+                }
+                both
+            }
+        });
+    }
+    let common = common.unwrap_or_default();
+    let advertisements = config.advertisements.iter().enumerate().filter(|(at, _)| common.contains(at));
+    let placements: BTreeSet<Placement> = advertisements
+        .map(|(_, ad)| Placement { nodes: ad.nodes.clone(), interfaces: ad.interfaces.clone() })
+        .collect();
+    placements.into_iter().collect()
+}
+
+fn unannounced(binding: &Binding<'_>, reason: String) -> Problem {
+    let pools: BTreeSet<&str> = binding.addresses.iter().map(|(_, pool)| pool.name.0.as_str()).collect();
+    let pools: Vec<&str> = pools.into_iter().collect();
+    let problem = Problem::warning(format!("is announced by nobody: {reason}"));
+    let problem = problem.mend(format!("write an L2Advertisement for the pool {}", pools.join(", ")));
+    binding.service.source.locate(problem).of(subject(&binding.service.key))
+}
+
+fn subject(key: &ServiceKey) -> String {
+    format!("Service {key}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! The objects people write: custom resources, Services and Nodes, read and validated.
+//!
+//! Text becomes [`Objects`] in [`manifests`], `Objects` become a [`Config`] in [`validate`], and a
+//! `Config` becomes what the election needs in [`desired`]. Each step returns its [`Problem`]s beside its result: an
+//! object that is wrong has no effect, and no effect on the others.
+
+pub mod config;
+mod crd;
+mod desired;
+pub mod manifests;
+mod objects;
+mod problem;
+mod range;
+mod schema;
+mod selector;
+mod sharing;
+mod tree;
+mod validate;
+
+pub use config::Config;
+pub use crd::{
+    IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector, ServiceAllocation,
+};
+pub use desired::desired;
+pub use objects::{ObjectKey, Objects, Source, Sourced};
+pub use problem::{FieldPath, Problem, Severity};
+pub use range::{AddressRange, Family, InvalidRange};
+pub use selector::{InvalidSelector, Labels, Selector};
+pub use sharing::{Clash, Port, Sharing, SharingKey};
+pub use validate::{Scope, validate};

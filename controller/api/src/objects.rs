@@ -1,0 +1,152 @@
+//! The objects of one source, each once.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+
+use garpike_election::ServiceKey;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceStatus};
+
+use crate::problem::Problem;
+use crate::tree::Lines;
+use crate::{IPAddressPool, L2Advertisement};
+
+/// What people wrote, not judged yet.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// The pools.
+    pub pools: BTreeMap<ObjectKey, Sourced<IPAddressPool>>,
+    /// The advertisements.
+    pub advertisements: BTreeMap<ObjectKey, Sourced<L2Advertisement>>,
+    /// The Services of every type.
+    pub services: BTreeMap<ObjectKey, Sourced<Service>>,
+    /// The nodes.
+    pub nodes: BTreeMap<ObjectKey, Sourced<Node>>,
+    /// The namespaces.
+    pub namespaces: BTreeMap<ObjectKey, Sourced<Namespace>>,
+    /// The addresses that `garpike allocate` gave to Services; those that a Service holds itself go first.
+    pub statuses: BTreeMap<ObjectKey, Sourced<ServiceStatus>>,
+}
+
+impl Objects {
+    /// Takes in the objects of `other`. Of two with one key the present one stays, and a problem names both.
+    pub fn merge(&mut self, other: Self) -> Vec<Problem> {
+        let Self { pools, advertisements, services, nodes, namespaces, statuses } = other;
+        let mut problems = Vec::new();
+        insert_all(&mut self.pools, pools, "IPAddressPool", &mut problems);
+        insert_all(&mut self.advertisements, advertisements, "L2Advertisement", &mut problems);
+        insert_all(&mut self.services, services, "Service", &mut problems);
+        insert_all(&mut self.nodes, nodes, "Node", &mut problems);
+        insert_all(&mut self.namespaces, namespaces, "Namespace", &mut problems);
+        insert_all(&mut self.statuses, statuses, "Service", &mut problems);
+        problems
+    }
+}
+
+fn insert_all<T>(
+    into: &mut BTreeMap<ObjectKey, Sourced<T>>,
+    from: BTreeMap<ObjectKey, Sourced<T>>,
+    kind: &str,
+    problems: &mut Vec<Problem>,
+) {
+    problems.extend(from.into_iter().filter_map(|(key, sourced)| insert(into, key, sourced, kind)));
+}
+
+/// Takes in one object, unless its key is taken.
+pub(crate) fn insert<T>(
+    into: &mut BTreeMap<ObjectKey, Sourced<T>>,
+    key: ObjectKey,
+    sourced: Sourced<T>,
+    kind: &str,
+) -> Option<Problem> {
+    match into.entry(key) {
+        Entry::Vacant(entry) => {
+            entry.insert(sourced);
+            None
+        }
+        Entry::Occupied(present) => {
+            let problem = Problem::error(format!("is there already, in {}", present.get().source))
+                .of(format!("{kind} {}", present.key()))
+                .mend("rename or remove one of the two; the first is used");
+            Some(sourced.source.locate(problem))
+        }
+    }
+}
+
+/// Namespace and name; the namespace of cluster-wide kinds is empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of an object of which a part may be missing, for messages.
+    pub(crate) fn shown(namespace: Option<String>, name: Option<String>) -> Self {
+        Self { namespace: namespace.unwrap_or_default(), name: name.unwrap_or_else(|| "without a name".to_owned()) }
+    }
+}
+
+impl From<&ObjectKey> for ServiceKey {
+    fn from(key: &ObjectKey) -> Self {
+        Self { namespace: key.namespace.clone(), name: key.name.clone() }
+    }
+}
+
+impl From<&ServiceKey> for ObjectKey {
+    fn from(key: &ServiceKey) -> Self {
+        Self { namespace: key.namespace.clone(), name: key.name.clone() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// An object and where it comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Sourced<T> {
+    /// The object.
+    pub object: T,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where an object comes from. The default is no file: the Kubernetes API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    file: Option<Arc<str>>,
+    lines: Arc<Lines>,
+}
+
+impl Source {
+    pub(crate) fn new(file: Arc<str>, lines: Lines) -> Self {
+        Self { file: Some(file), lines: Arc::new(lines) }
+    }
+
+    /// Names file and line in `problem`.
+    #[must_use]
+    pub fn locate(&self, problem: Problem) -> Problem {
+        match &self.file {
+            Some(file) => self.lines.locate(problem, file.clone()),
+            None => problem,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{file}:{}", self.lines.line()),
+            None => f.write_str("the cluster"),
+        }
+    }
+}
