@@ -1,0 +1,240 @@
+//! What comes in and what goes out: the responder, and the frames that it and the schedule send.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use garpike_election::{IfIndex, MacAddr, ServiceIp};
+
+use super::{Announcer, CLAIM_EVENT_INTERVAL, Event, OUTBOX_DEPTH, Port, push_event};
+use crate::schedule::Shot;
+use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NaFlags, NeighborAdvertisement, NeighborSolicitation};
+
+/// A frame to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// On which interface.
+    pub interface: IfIndex,
+    /// For which address.
+    pub ip: ServiceIp,
+    /// What for.
+    pub kind: FrameKind,
+    /// From the Ethernet header on.
+    pub bytes: wire::Bytes,
+}
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FrameKind {
+    /// Somebody asked.
+    Reply,
+    /// The address was gained.
+    Announcement,
+}
+
+impl Frame {
+    pub(super) fn announcement(interface: IfIndex, port: &Port, ip: ServiceIp, shot: Shot) -> Self {
+        let message = match shot {
+            Shot::Arp(form, ip) => port.gratuitous(form, ip),
+            Shot::Advertisement(ip) => port.advertisement_to_all(ip),
+        };
+        Self { interface, ip, kind: FrameKind::Announcement, bytes: message.emit() }
+    }
+}
+
+impl FrameKind {
+    /// The kind as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reply => "reply",
+            Self::Announcement => "announcement",
+        }
+    }
+}
+
+/// Why a received frame is not answered. Most never are: it is no fault by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unanswered {
+    /// It is no message of ours, or malformed.
+    Unusable(wire::Ignored),
+    /// It came in on an interface that cannot announce.
+    Interface,
+    /// One of our own interfaces sent it.
+    OwnFrame,
+    /// Another station claims an address of ours; see [`Event::Claimed`].
+    ForeignClaim,
+    /// It is a reply, an advertisement or an announcement.
+    NotAsked,
+    /// It is addressed to another station.
+    NotForUs,
+    /// It asks for an address that is not owned.
+    NotOwned,
+    /// It asks for an owned address on an interface that may not announce it.
+    NotHere,
+    /// It asks for an answer to a link-layer address that no single station has.
+    BadSender,
+    /// Too many frames wait to be sent.
+    Backlog,
+}
+
+impl Unanswered {
+    /// The reason as a metric label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unusable(ignored) => ignored.reason(),
+            Self::Interface => "interface",
+            Self::OwnFrame => "own_frame",
+            Self::ForeignClaim => "foreign_claim",
+            Self::NotAsked => "not_asked",
+            Self::NotForUs => "not_for_us",
+            Self::NotOwned => "not_owned",
+            Self::NotHere => "not_here",
+            Self::BadSender => "bad_sender",
+            Self::Backlog => "backlog",
+        }
+    }
+}
+
+impl Announcer {
+    /// Takes a frame that `interface` received; the answer, if it gets one, is the next of
+    /// [`Announcer::poll_transmit`].
+    ///
+    /// # Errors
+    ///
+    /// Why it is not answered.
+    pub fn handle_frame(&mut self, interface: IfIndex, frame: &[u8], now: Instant) -> Result<(), Unanswered> {
+        let message = wire::parse(frame).map_err(Unanswered::Unusable)?;
+        if self.own_macs.contains(&message.ethernet().source) {
+            return Err(Unanswered::OwnFrame);
+        }
+        if self.is_foreign_claim(interface, &message, now) {
+            return Err(Unanswered::ForeignClaim);
+        }
+        let port = self.ports.get(&interface).ok_or(Unanswered::Interface)?;
+        let reply = match message {
+            Message::Arp(Arp { operation: ArpOperation::Reply, .. }) | Message::NeighborAdvertisement(_) => {
+                return Err(Unanswered::NotAsked);
+            }
+            Message::Arp(arp @ Arp { operation: ArpOperation::Request, .. }) => {
+                if arp.is_gratuitous() {
+                    return Err(Unanswered::NotAsked);
+                }
+                port.arp_reply(&arp)?
+            }
+            Message::NeighborSolicitation(solicitation) => port.advertisement_to(&solicitation)?,
+        };
+        let served = ServiceIp::new(message.target()).ok().and_then(|ip| Some((ip, self.served.get_mut(&ip)?)));
+        let (ip, served) = served.ok_or(Unanswered::NotOwned)?;
+        if !served.ports.contains(&interface) {
+            return Err(Unanswered::NotHere);
+        }
+        if self.outbox.len() >= OUTBOX_DEPTH {
+            return Err(Unanswered::Backlog);
+        }
+        served.answers += 1;
+        self.outbox.push_back(Frame { interface, ip, kind: FrameKind::Reply, bytes: reply.emit() });
+        Ok(())
+    }
+
+    /// Whether the frame tells neighbours on an interface where we serve an address that it is elsewhere.
+    fn is_foreign_claim(&mut self, interface: IfIndex, message: &Message, now: Instant) -> bool {
+        let Some(claim) = message.claim().filter(|claim| !self.own_macs.contains(&claim.mac)) else { return false };
+        let Ok(ip) = ServiceIp::new(claim.ip) else { return false };
+        let Some(served) = self.served.get_mut(&ip).filter(|served| served.ports.contains(&interface)) else {
+            return false;
+        };
+        served.foreign_claims += 1;
+        let quiet = served.claimed.is_some_and(|(last, _)| now < last + CLAIM_EVENT_INTERVAL);
+        if !quiet && let Some(port) = self.ports.get(&interface) {
+            let event = Event::Claimed { ip, mac: claim.mac, interface: port.name.clone() };
+            if push_event(&mut self.events, event) {
+                served.claimed = Some((now, claim.mac));
+            }
+        }
+        true
+    }
+}
+
+impl Port {
+    /// What would answer an ARP request, whether or not the address is owned.
+    fn arp_reply(&self, request: &Arp) -> Result<Message, Unanswered> {
+        let destination = request.ethernet.destination;
+        if destination != MacAddr::BROADCAST && destination != self.mac {
+            return Err(Unanswered::NotForUs);
+        }
+        let asker = single_station(request.sender_mac)?;
+        Ok(Message::Arp(Arp {
+            ethernet: Ethernet { destination: asker, source: self.mac },
+            operation: ArpOperation::Reply,
+            sender_mac: self.mac,
+            sender_ip: request.target_ip,
+            target_mac: asker,
+            target_ip: request.sender_ip,
+        }))
+    }
+
+    /// What would answer a neighbour solicitation, whether or not the address is owned.
+    fn advertisement_to(&self, solicitation: &NeighborSolicitation) -> Result<Message, Unanswered> {
+        let destination = solicitation.ethernet.destination;
+        if !destination.is_multicast() && destination != self.mac {
+            return Err(Unanswered::NotForUs);
+        }
+        if solicitation.source_ip.is_unspecified() {
+            //= https://www.rfc-editor.org/rfc/rfc4861#section-7.2.4
+            //# If the source of the solicitation is the unspecified address, the node MUST set the Solicited flag to
+            //# zero and multicast the advertisement to the all-nodes address.
+            return Ok(self.advertisement_to_all(solicitation.target));
+        }
+        //= https://www.rfc-editor.org/rfc/rfc4861#section-7.2.2
+        //# [The source link-layer address option] MUST be included in multicast solicitations and SHOULD be included
+        //# in unicast solicitations.
+        let asker = single_station(solicitation.source_mac.unwrap_or(solicitation.ethernet.source))?;
+        let mut advertisement = self.advertisement(solicitation.target);
+        advertisement.ethernet.destination = asker;
+        advertisement.destination_ip = solicitation.source_ip;
+        advertisement.flags.solicited = true;
+        Ok(Message::NeighborAdvertisement(advertisement))
+    }
+
+    fn advertisement_to_all(&self, target: Ipv6Addr) -> Message {
+        Message::NeighborAdvertisement(self.advertisement(target))
+    }
+
+    /// An unsolicited advertisement to all nodes.
+    ///
+    /// It replaces what neighbours know (override), because there is one owner and it is here. The service IP is not
+    /// the address of a router. The source is the interface's link-local address: RFC 4861 section 4.4 wants an address
+    /// of the interface, and hosts and switches that guard neighbour discovery know that one. Without one (the kernel
+    /// can be told not to make it) the target itself is the source; Linux takes both (measured).
+    fn advertisement(&self, target: Ipv6Addr) -> NeighborAdvertisement {
+        NeighborAdvertisement {
+            ethernet: Ethernet { destination: wire::multicast_mac(wire::ALL_NODES), source: self.mac },
+            source_ip: self.link_local.unwrap_or(target),
+            destination_ip: wire::ALL_NODES,
+            target,
+            target_mac: Some(self.mac),
+            flags: NaFlags { router: false, solicited: false, overrides: true },
+        }
+    }
+
+    /// A gratuitous ARP. Linux heeds a reply at once only if it names its own sender as target hardware address
+    /// (RFC 5944 section 4.6); in a request that field means nothing.
+    fn gratuitous(&self, operation: ArpOperation, ip: Ipv4Addr) -> Message {
+        let target_mac = match operation {
+            ArpOperation::Request => MacAddr::ZERO,
+            ArpOperation::Reply => self.mac,
+        };
+        Message::Arp(Arp {
+            ethernet: Ethernet { destination: MacAddr::BROADCAST, source: self.mac },
+            operation,
+            sender_mac: self.mac,
+            sender_ip: ip,
+            target_mac,
+            target_ip: ip,
+        })
+    }
+}
+
+/// The address, if a frame to it reaches one station.
+fn single_station(mac: MacAddr) -> Result<MacAddr, Unanswered> {
+    if mac.is_multicast() || mac == MacAddr::ZERO { Err(Unanswered::BadSender) } else { Ok(mac) }
+}

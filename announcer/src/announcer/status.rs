@@ -1,0 +1,65 @@
+//! What the core shows of itself in `/state.json`.
+
+use std::collections::BTreeMap;
+
+use garpike_election::{InterfaceName, MacAddr, ServiceIp};
+use serde::Serialize;
+
+use super::Announcer;
+
+/// A picture of the core at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Every interface of the node.
+    pub interfaces: BTreeMap<InterfaceName, InterfaceStatus>,
+    /// Every owned address.
+    pub addresses: BTreeMap<ServiceIp, AddressStatus>,
+}
+
+/// What is to be known of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    /// Its Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// Why it cannot announce; `None` when it can.
+    pub obstacle: Option<&'static str>,
+}
+
+/// What is to be known of one owned address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AddressStatus {
+    /// Where it is answered. Empty: no interface that may announce it can.
+    pub interfaces: Vec<InterfaceName>,
+    /// Whether announcements of it are still to come.
+    pub announcing: bool,
+    /// How many requests were answered.
+    pub answers: u64,
+    /// How many frames claimed it for another station.
+    pub foreign_claims: u64,
+    /// The last such station.
+    pub claimed_by: Option<MacAddr>,
+}
+
+impl Announcer {
+    /// A picture of the state; its cost grows with the number of owned addresses.
+    pub fn status(&self) -> Status {
+        let links = self.links.iter().flat_map(|links| links.links.values());
+        let interfaces = links.map(|link| {
+            let obstacle = link.obstacle(&self.config.excluded).map(|obstacle| obstacle.reason());
+            (link.name.clone(), InterfaceStatus { mac: link.mac, obstacle })
+        });
+        let addresses = self.owned.keys().filter_map(|ip| {
+            let served = self.served.get(ip)?;
+            let ports = || served.ports.iter().filter_map(|index| self.ports.get(index));
+            let status = AddressStatus {
+                interfaces: ports().map(|port| port.name.clone()).collect(),
+                announcing: ports().any(|port| port.schedule.is_running(*ip)),
+                answers: served.answers,
+                foreign_claims: served.foreign_claims,
+                claimed_by: served.claimed.map(|(_, mac)| mac),
+            };
+            Some((*ip, status))
+        });
+        Status { interfaces: interfaces.collect(), addresses: addresses.collect() }
+    }
+}

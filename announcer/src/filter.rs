@@ -1,0 +1,162 @@
+//! The packet filter: a classic BPF program that passes ARP and neighbour discovery about service IPs and nothing else.
+//!
+//! It spares the process every other frame of a busy segment, so it may pass too much but never too little: whatever
+//! the core would answer or report, it passes. Hop limit, checksum and the rest are left to [`crate::wire`], which
+//! counts what it drops.
+
+use crate::prefixes::Prefixes;
+
+/// One instruction of classic BPF (`struct sock_filter`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// What to do.
+    pub code: u16,
+    /// How many instructions to skip when a comparison holds.
+    pub if_true: u8,
+    /// How many instructions to skip when it does not.
+    pub if_false: u8,
+    /// The operand.
+    pub k: u32,
+}
+
+/// The programs for the two sockets of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// For the socket that is bound to `ETH_P_ARP`.
+    pub arp: Vec<Instruction>,
+    /// For the socket that is bound to `ETH_P_IPV6`.
+    pub ndp: Vec<Instruction>,
+}
+
+impl Filter {
+    /// Passes what concerns the prefixes; without prefixes, nothing.
+    pub fn new(prefixes: &Prefixes) -> Self {
+        Self { arp: arp(prefixes), ndp: ndp(prefixes) }
+    }
+}
+
+/// ARP whose target or sender address lies in a prefix.
+fn arp(prefixes: &Prefixes) -> Vec<Instruction> {
+    let mut program = for_this_segment();
+    program.extend([load_half(ETHER_TYPE_AT), require(u32::from(ETHER_TYPE_ARP)), DROP]);
+    for address_at in [ARP_TARGET_AT, ARP_SENDER_AT] {
+        for net in &prefixes.v4 {
+            program.extend([load_word(address_at), and(net.netmask().to_bits())]);
+            program.extend([equal(net.network().to_bits(), 0, 1), PASS]);
+        }
+    }
+    program.push(DROP);
+    program
+}
+
+/// Neighbour solicitations and advertisements whose target or source address lies in a prefix.
+fn ndp(prefixes: &Prefixes) -> Vec<Instruction> {
+    let mut program = for_this_segment();
+    program.extend([load_half(ETHER_TYPE_AT), require(u32::from(ETHER_TYPE_IPV6)), DROP]);
+    program.extend([load_byte(NEXT_HEADER_AT), require(ICMPV6), DROP]);
+    program.extend([load_byte(ICMP_TYPE_AT), equal(SOLICITATION, 2, 0), require(ADVERTISEMENT), DROP]);
+    for address_at in [ND_TARGET_AT, IPV6_SOURCE_AT] {
+        for net in &prefixes.v6 {
+            let (network, mask) = (words(net.network().to_bits()), words(net.netmask().to_bits()));
+            let compared = mask.iter().take_while(|mask| **mask != 0).count();
+            for (number, (network, mask)) in network.into_iter().zip(mask).take(compared).enumerate() {
+                // Three instructions for each further word, and the final PASS, lie between here and the next prefix.
+                let [word, rest] = [number, compared - 1 - number]
+                    .map(|count| u8::try_from(count).expect("an IPv6 address has four words"));
+                program.extend([load_word(address_at + 4 * u32::from(word)), and(mask)]);
+                program.push(equal(network, 0, 3 * rest + 1));
+            }
+            program.push(PASS);
+        }
+    }
+    program.push(DROP);
+    program
+}
+
+/// Drops what another station or another segment is meant to get: frames to foreign addresses, our own, and VLAN tags.
+///
+/// A tag that the kernel took off is no longer in the bytes. Without an interface for the VLAN the kernel marks such a
+/// frame as somebody else's, broadcasts included.
+fn for_this_segment() -> Vec<Instruction> {
+    vec![
+        load_byte(PACKET_TYPE),
+        equal(OTHER_HOST, 1, 0),
+        equal(OUTGOING, 0, 1),
+        DROP,
+        load_byte(VLAN_TAG_PRESENT),
+        require(0),
+        DROP,
+    ]
+}
+
+/// The 32-bit words of an IPv6 address, in network order.
+fn words(bits: u128) -> [u32; 4] {
+    [96, 64, 32, 0].map(|shift| u32::try_from((bits >> shift) & u128::from(u32::MAX)).expect("masked to 32 bits"))
+}
+
+const fn load_byte(at: u32) -> Instruction {
+    statement(LD_B_ABS, at)
+}
+
+const fn load_half(at: u32) -> Instruction {
+    statement(LD_H_ABS, at)
+}
+
+const fn load_word(at: u32) -> Instruction {
+    statement(LD_W_ABS, at)
+}
+
+const fn and(mask: u32) -> Instruction {
+    statement(ALU_AND_K, mask)
+}
+
+/// Skips the instruction behind it when the accumulator holds `value`.
+const fn require(value: u32) -> Instruction {
+    equal(value, 1, 0)
+}
+
+const fn equal(value: u32, if_true: u8, if_false: u8) -> Instruction {
+    Instruction { code: JMP_JEQ_K, if_true, if_false, k: value }
+}
+
+const fn statement(code: u16, k: u32) -> Instruction {
+    Instruction { code, if_true: 0, if_false: 0, k }
+}
+
+const DROP: Instruction = statement(RET_K, 0);
+/// Passes the whole frame.
+const PASS: Instruction = statement(RET_K, u32::MAX);
+
+// Operation codes: linux/bpf_common.h.
+const LD_W_ABS: u16 = 0x20;
+const LD_H_ABS: u16 = 0x28;
+const LD_B_ABS: u16 = 0x30;
+const ALU_AND_K: u16 = 0x54;
+const JMP_JEQ_K: u16 = 0x15;
+const RET_K: u16 = 0x06;
+
+// What the kernel knows of a frame besides its bytes: linux/filter.h, SKF_AD_OFF plus SKF_AD_PKTTYPE and
+// SKF_AD_VLAN_TAG_PRESENT.
+const PACKET_TYPE: u32 = 0xffff_f004;
+const VLAN_TAG_PRESENT: u32 = 0xffff_f030;
+// Packet types: linux/if_packet.h.
+const OTHER_HOST: u32 = 3;
+const OUTGOING: u32 = 4;
+
+// Offsets into the frame, after 14 bytes of Ethernet.
+const ETHER_TYPE_AT: u32 = 12;
+const ARP_SENDER_AT: u32 = 28;
+const ARP_TARGET_AT: u32 = 38;
+const NEXT_HEADER_AT: u32 = 20;
+const IPV6_SOURCE_AT: u32 = 22;
+const ICMP_TYPE_AT: u32 = 54;
+const ND_TARGET_AT: u32 = 62;
+
+const ETHER_TYPE_ARP: u16 = 0x0806;
+const ETHER_TYPE_IPV6: u16 = 0x86dd;
+const ICMPV6: u32 = 58;
+const SOLICITATION: u32 = 135;
+const ADVERTISEMENT: u32 = 136;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Packet sockets (`AF_PACKET`), bound to one interface; the only unsafe code of the workspace.
+//!
+//! A socket is opened deaf, gets its filter, and is bound then, so nothing unfiltered is ever queued. It hands out only
+//! frames of the interface that it is bound to: a parent interface also hears its macvlan and VLAN children.
+
+#![expect(unsafe_code, reason = "socket2 and libc offer no safe way to packet addresses, options and control messages")]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, SystemTime};
+
+use garpike_election::IfIndex;
+use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::filter::Instruction;
+
+/// A packet socket on one interface.
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: Socket,
+    interface: IfIndex,
+}
+
+/// Which frames a socket gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EtherType {
+    /// ARP.
+    Arp,
+    /// IPv6.
+    Ipv6,
+    /// All, those that this host sends included.
+    All,
+}
+
+/// A frame that a socket received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// From the Ethernet header on; cut off at the length of the caller's buffer.
+    pub frame: &'a [u8],
+    /// Whether this host sent it.
+    pub direction: Direction,
+    /// When the kernel saw it; only taps ask for it.
+    pub at: Option<SystemTime>,
+}
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Another station.
+    Incoming,
+    /// This host.
+    Outgoing,
+}
+
+impl PacketSocket {
+    /// Checks that packet sockets may be opened at all.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenSocketError::Permission`], or what else the kernel says.
+    pub fn check_permission() -> Result<(), OpenSocketError> {
+        deaf(IfIndex(0)).map(drop)
+    }
+
+    /// Opens a socket that does not block and passes what `filter` passes.
+    ///
+    /// # Errors
+    ///
+    /// When the capability is missing, the interface is gone, or the kernel refuses otherwise.
+    pub fn open(interface: IfIndex, ether_type: EtherType, filter: &[Instruction]) -> Result<Self, OpenSocketError> {
+        let failed = |source| OpenSocketError::Kernel { interface, source };
+        let socket = Self { socket: deaf(interface)?, interface };
+        socket.socket.set_nonblocking(true).map_err(failed)?;
+        socket.set_filter(filter).map_err(failed)?;
+        // Kernels before 4.20 do not know it; the filter drops our own frames as well.
+        let _ = socket.set_option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
+        socket.bind(ether_type)?;
+        Ok(socket)
+    }
+
+    /// Opens a socket that sees every frame of the interface in both directions, with the kernel's time stamps, and
+    /// blocks until `patience` has passed.
+    ///
+    /// # Errors
+    ///
+    /// As [`PacketSocket::open`].
+    pub fn tap(interface: IfIndex, patience: Duration) -> Result<Self, OpenSocketError> {
+        let failed = |source| OpenSocketError::Kernel { interface, source };
+        let socket = Self { socket: deaf(interface)?, interface };
+        socket.set_option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS).map_err(failed)?;
+        socket.socket.set_recv_buffer_size(TAP_BUFFER_BYTES).map_err(failed)?;
+        socket.socket.set_read_timeout(Some(patience)).map_err(failed)?;
+        socket.bind(EtherType::All)?;
+        Ok(socket)
+    }
+
+    /// Hands the socket to the reactor of the tokio runtime that runs this.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to watch the socket.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the socket owns its descriptor from construction to drop and always gives the same one.
+        let registered = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        registered.map_err(io::Error::from)
+    }
+
+    /// Replaces the filter; the kernel switches from one to the other between two frames.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the program.
+    pub fn set_filter(&self, filter: &[Instruction]) -> io::Result<()> {
+        let program: Vec<SockFilter> = filter
+            .iter()
+            .map(|instruction| {
+                SockFilter::new(instruction.code, instruction.if_true, instruction.if_false, instruction.k)
+            })
+            .collect();
+        self.socket.attach_filter(&program)
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` or `ENOBUFS` when queues are full, `ENETDOWN` or `ENXIO` when the interface is down or gone.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send(frame).map(drop)
+    }
+
+    /// Takes the next frame; `None` for one of another interface.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is none (for a tap: in time), `ENETDOWN` once when the interface went down.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
+        let mut control = Control([0; CONTROL_LEN]);
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: `msghdr` is plain data for which all zeros are valid: no buffers, no flags.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        let mut sender = link_layer(0, IfIndex(0));
+        header.msg_name = (&raw mut sender).cast();
+        header.msg_namelen = LINK_LAYER_LEN;
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = (&raw mut control).cast();
+        header.msg_controllen = size_of::<Control>() as _;
+        // SAFETY: every pointer in `header` is to a live, exclusively borrowed buffer of the length stated beside it.
+        let len = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, 0) };
+        let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        let of_ours = u32::try_from(sender.sll_ifindex) == Ok(self.interface.0);
+        let Some(frame) = buffer.get(..len).filter(|_| of_ours) else { return Ok(None) };
+        let direction =
+            if sender.sll_pkttype == libc::PACKET_OUTGOING { Direction::Outgoing } else { Direction::Incoming };
+        Ok(Some(Received { frame, direction, at: timestamp(&header) }))
+    }
+
+    fn set_option(&self, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+        let on: libc::c_int = 1;
+        // SAFETY: the value is a live integer of the length stated; both options take one.
+        let result = unsafe { libc::setsockopt(self.as_raw_fd(), level, option, (&raw const on).cast(), INT_LEN) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn bind(&self, ether_type: EtherType) -> Result<(), OpenSocketError> {
+        let protocol = match ether_type {
+            EtherType::Arp => libc::ETH_P_ARP,
+            EtherType::Ipv6 => libc::ETH_P_IPV6,
+            EtherType::All => libc::ETH_P_ALL,
+        };
+        let interface = self.interface;
+        let protocol = u16::try_from(protocol).expect("an EtherType has 16 bits");
+        let mut storage = SockAddrStorage::zeroed();
+        // SAFETY: `sockaddr_ll` is one of the platform's `sockaddr_*` types.
+        *unsafe { storage.view_as() } = link_layer(protocol, interface);
+        // SAFETY: the storage holds an initialised `sockaddr_ll`, its family is set, and the length is that type's.
+        let address = unsafe { SockAddr::new(storage, LINK_LAYER_LEN) };
+        self.socket.bind(&address).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENODEV | libc::ENXIO) => OpenSocketError::InterfaceGone { interface },
+            _ => OpenSocketError::Kernel { interface, source },
+        })
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for PacketSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Why there is no packet socket.
+#[derive(Debug, Error)]
+pub enum OpenSocketError {
+    /// The process lacks the right.
+    #[error(
+        "opening a packet socket needs the capability CAP_NET_RAW; add NET_RAW to \
+         securityContext.capabilities.add of the container, or start as root"
+    )]
+    Permission {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The interface was removed meanwhile.
+    #[error("interface {interface} does not exist any more")]
+    InterfaceGone {
+        /// Its number.
+        interface: IfIndex,
+    },
+    /// Anything else.
+    #[error("cannot open a packet socket on interface {interface}")]
+    Kernel {
+        /// Its number.
+        interface: IfIndex,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A packet socket with protocol 0, which receives nothing until it is bound.
+fn deaf(interface: IfIndex) -> Result<Socket, OpenSocketError> {
+    Socket::new(Domain::PACKET, Type::RAW, None).map_err(|source| {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            OpenSocketError::Permission { source }
+        } else {
+            OpenSocketError::Kernel { interface, source }
+        }
+    })
+}
+
+fn link_layer(protocol: u16, interface: IfIndex) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).expect("AF_PACKET is 17"),
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: i32::try_from(interface.0).expect("the kernel numbers interfaces with a positive int"),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    }
+}
+
+/// The time stamp among the control messages that `recvmsg` filled in.
+fn timestamp(header: &libc::msghdr) -> Option<SystemTime> {
+    // SAFETY: `recvmsg` set `msg_control` and `msg_controllen` to the control messages that it wrote.
+    let first = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: null, or a control message that the kernel wrote, aligned as `Control` is.
+    let message = unsafe { first.as_ref() }?;
+    if message.cmsg_level != libc::SOL_SOCKET || message.cmsg_type != libc::SCM_TIMESTAMPNS {
+        return None;
+    }
+    // SAFETY: `first` is the valid pointer behind `message`.
+    let data = unsafe { libc::CMSG_DATA(first) };
+    // SAFETY: a message of this level and type carries one `timespec`.
+    let time = unsafe { data.cast::<libc::timespec>().read_unaligned() };
+    let whole = Duration::from_secs(u64::try_from(time.tv_sec).ok()?);
+    Some(SystemTime::UNIX_EPOCH + whole + Duration::from_nanos(u64::try_from(time.tv_nsec).ok()?))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "used for types of a few bytes, when compiling")]
+const fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+/// A buffer for control messages, aligned as `cmsghdr`.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+/// One time stamp: 16 bytes of header and 16 of `timespec`, and as much in reserve.
+const CONTROL_LEN: usize = 64;
+const LINK_LAYER_LEN: libc::socklen_t = socklen::<libc::sockaddr_ll>();
+const INT_LEN: libc::socklen_t = socklen::<libc::c_int>();
+/// Chosen: some thousand frames, so that a reader that is late for 100 ms loses none.
+const TAP_BUFFER_BYTES: usize = 4 << 20;

@@ -1,0 +1,27 @@
+//! Who answers on the wire: ARP and NDP for the service IPs that a node owns.
+//!
+//! [`wire`] reads and writes the four messages, [`Announcer`] is the protocol core (it answers requests, claims gained
+//! addresses, notices foreign claims), [`Filter`] tells the kernel which frames to pass up, and [`io`] is the shell:
+//! packet sockets, netlink and the task that owns the core. Without the feature `io` only the core is compiled, and the
+//! core knows no socket, clock or environment. Nothing here decides who owns an address, and nothing answers for an
+//! address that it was not given.
+
+mod announcer;
+mod filter;
+mod links;
+#[cfg(feature = "io")]
+mod metrics;
+mod pacer;
+mod prefixes;
+mod schedule;
+pub mod wire;
+
+#[cfg(feature = "io")]
+pub mod io;
+
+pub use announcer::{AddressStatus, Announcer, Config, Event, Frame, FrameKind, InterfaceStatus, Status, Unanswered};
+pub use filter::{Filter, Instruction};
+pub use links::{Excluded, Link, LinkSet, Obstacle};
+#[cfg(feature = "io")]
+pub use metrics::describe as describe_metrics;
+pub use prefixes::{MAX_PREFIXES, Prefixes};

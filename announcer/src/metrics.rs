@@ -1,0 +1,48 @@
+//! The metrics of this crate: names, descriptions, and one typed function per event.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+const FRAMES_SENT: &str = "garpike_announcer_frames_sent_total";
+const FRAMES_UNANSWERED: &str = "garpike_announcer_frames_unanswered_total";
+const SEND_ERRORS: &str = "garpike_announcer_send_errors_total";
+const SOCKET_ERRORS: &str = "garpike_announcer_socket_errors_total";
+const EVENTS_DROPPED: &str = "garpike_announcer_events_dropped_total";
+const OWNED_ADDRESSES: &str = "garpike_announcer_owned_addresses";
+const INTERFACES: &str = "garpike_announcer_interfaces";
+
+/// Tells the recorder what the metrics mean.
+pub fn describe() {
+    describe_counter!(FRAMES_SENT, Unit::Count, "ARP and NDP frames sent, by kind: reply or announcement");
+    describe_counter!(FRAMES_UNANSWERED, Unit::Count, "ARP and NDP frames received and not answered, by reason");
+    describe_counter!(SEND_ERRORS, Unit::Count, "frames that the kernel refused to send, by reason");
+    describe_counter!(SOCKET_ERRORS, Unit::Count, "failures to open, configure or read a socket, by operation");
+    describe_counter!(EVENTS_DROPPED, Unit::Count, "events lost because nobody took them in time");
+    describe_gauge!(OWNED_ADDRESSES, Unit::Count, "service IPs that this node answers for");
+    describe_gauge!(INTERFACES, Unit::Count, "interfaces that can announce");
+}
+
+pub(crate) fn frame_sent(kind: &'static str) {
+    counter!(FRAMES_SENT, "kind" => kind).increment(1);
+}
+
+pub(crate) fn frame_unanswered(reason: &'static str) {
+    counter!(FRAMES_UNANSWERED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn send_error(reason: &'static str) {
+    counter!(SEND_ERRORS, "reason" => reason).increment(1);
+}
+
+pub(crate) fn socket_error(operation: &'static str) {
+    counter!(SOCKET_ERRORS, "operation" => operation).increment(1);
+}
+
+pub(crate) fn event_dropped() {
+    counter!(EVENTS_DROPPED).increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of addresses are far below 2^52")]
+pub(crate) fn sizes(owned: usize, interfaces: usize) {
+    gauge!(OWNED_ADDRESSES).set(owned as f64);
+    gauge!(INTERFACES).set(interfaces as f64);
+}
