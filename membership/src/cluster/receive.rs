@@ -1,0 +1,224 @@
+//! What a datagram does.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use foca::State;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tracing::{debug, info, trace, warn};
+
+use super::{Cluster, Phase, Twin};
+use crate::codec::{self, Standing};
+use crate::config::OUTCAST_FOR;
+use crate::datagram::{Datagram, Kind, Sender};
+use crate::facts::{Facts, News};
+use crate::message::Message;
+use crate::session::{Answered, Held};
+use crate::suspicion::Suspicions;
+use crate::swim::Swim;
+use crate::{Event, Identity, Rejected, envelope, metrics};
+
+impl Cluster {
+    /// Takes a datagram in. Whatever the bytes are, this does not fail.
+    pub fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
+        self.now = now;
+        match self.phase {
+            Phase::Joining | Phase::Joined => {}
+            Phase::Leaving { .. } | Phase::Gone => return,
+        }
+        if let Err(rejected) = self.receive(from, bytes) {
+            trace!(%from, reason = rejected.reason(), "datagram rejected");
+            metrics::rejected(rejected);
+            self.rejections.count(rejected, from, now);
+        }
+        self.settle();
+    }
+
+    fn receive(&mut self, from: SocketAddr, bytes: &[u8]) -> Result<(), Rejected> {
+        let text = envelope::unwrap(&self.config.sealing, bytes)?;
+        let datagram = Datagram::parse(&text)?;
+        if datagram.sender.process == self.config.process {
+            self.recognise_ourselves(&datagram);
+            return Err(Rejected::Own);
+        }
+        if datagram.sender.name == self.config.local {
+            return Err(Rejected::OwnName);
+        }
+        if datagram.to.is_some_and(|to| to != self.config.process) {
+            return Err(Rejected::OtherProcess);
+        }
+        // Only a challenge may be meant for whoever gets it.
+        if datagram.to.is_none() && datagram.kind != Kind::Challenge {
+            return Err(Rejected::OtherProcess);
+        }
+        match datagram.kind {
+            Kind::Challenge => return self.answer(from, &datagram),
+            Kind::Answer => return self.take_answer(&datagram),
+            Kind::Swim | Kind::Suspected | Kind::Superseded | Kind::Facts | Kind::FactsWanted => {}
+        }
+        match self.sessions.admit(&datagram.sender, datagram.sequence, self.now) {
+            Ok(()) => self.handle_proven(from, &datagram),
+            Err(Rejected::Unproven) => {
+                let held = Held { from, text: text.clone() };
+                let nonce = self.sessions.hold(&datagram.sender, held, &mut self.rng, self.now)?;
+                let nonce = nonce.ok_or(Rejected::Unproven)?;
+                self.send(Kind::Challenge, Some(datagram.sender.process), from, nonce.as_bytes());
+                Ok(())
+            }
+            Err(rejected) => Err(rejected),
+        }
+    }
+
+    /// One of our seeds may be an address of our own.
+    fn recognise_ourselves(&mut self, datagram: &Datagram<'_>) {
+        if let Ok(Message::Challenge(nonce)) = Message::parse(datagram)
+            && let Some(seed) = self.sessions.seed_asked_with(nonce)
+        {
+            self.seeds.is_ourselves(seed);
+            self.stale = true;
+        }
+    }
+
+    fn answer(&mut self, from: SocketAddr, datagram: &Datagram<'_>) -> Result<(), Rejected> {
+        let Message::Challenge(nonce) = Message::parse(datagram)? else { return Err(Rejected::Malformed) };
+        self.sessions.may_answer(from, self.now)?;
+        metrics::received(datagram.kind);
+        let answer = nonce.with(&codec::encode(self.swim.identity()).expect("an identity is bounded by its name"));
+        self.send(Kind::Answer, Some(datagram.sender.process), from, &answer);
+        Ok(())
+    }
+
+    fn take_answer(&mut self, datagram: &Datagram<'_>) -> Result<(), Rejected> {
+        let Message::Answer(nonce, identity) = Message::parse(datagram)? else { return Err(Rejected::Malformed) };
+        let answered = self.sessions.answered(nonce, &datagram.sender, datagram.sequence, self.now)?;
+        metrics::received(datagram.kind);
+        match answered {
+            Answered::Seed(addr) => {
+                self.seeds.found(addr, identity.name.clone());
+                self.stale = true;
+                if !self.swim.is_active(&identity) {
+                    self.swim.announce(identity);
+                }
+                Ok(())
+            }
+            Answered::Sender(held) => {
+                let datagram = Datagram::parse(&held.text)?;
+                self.sessions.admit(&datagram.sender, datagram.sequence, self.now)?;
+                self.handle_proven(held.from, &datagram)
+            }
+        }
+    }
+
+    /// Handles a datagram that is authentic, fresh and meant for this process.
+    fn handle_proven(&mut self, from: SocketAddr, datagram: &Datagram<'_>) -> Result<(), Rejected> {
+        let message = Message::parse(datagram)?;
+        metrics::received(datagram.kind);
+        if self.swim.active().next().is_none() && self.hearing.is_silent(self.now) {
+            self.start_over();
+        }
+        self.hearing.heard(self.now);
+        match message {
+            Message::Swim(author) => self.handle_swim(from, &author, datagram.payload),
+            Message::Suspected(suspicion) => self.handle_suspected(&datagram.sender, &suspicion),
+            Message::Superseded(by) => self.handle_superseded(&datagram.sender, &by),
+            Message::Facts(facts) => {
+                self.learn(facts);
+                Ok(())
+            }
+            Message::FactsWanted => {
+                let facts = self.own.to_bytes();
+                self.send(Kind::Facts, Some(datagram.sender.process), from, &facts);
+                Ok(())
+            }
+            Message::Challenge(_) | Message::Answer(..) => Err(Rejected::Malformed),
+        }
+    }
+
+    /// Forgets whom this node took for dead while it was alone: it was probably the one that was cut off, and would have
+    /// healthy members give up their identities.
+    fn start_over(&mut self) {
+        debug!("somebody is heard again");
+        self.swim = Swim::new(self.swim.identity().clone(), StdRng::from_rng(&mut self.rng));
+        self.timers.clear_swim();
+        self.suspicions = Suspicions::default();
+        self.stale = true;
+    }
+
+    fn handle_swim(&mut self, from: SocketAddr, author: &Identity, bytes: &[u8]) -> Result<(), Rejected> {
+        if let Some(known) = self.swim.named(&author.name)
+            && foca::Identity::win_addr_conflict(known.id(), author)
+        {
+            // foca would let the sender renew itself once per round trip until its generation is high enough.
+            let standing =
+                Standing { identity: known.id().clone(), incarnation: known.incarnation(), state: known.state() };
+            if known.id().process != author.process {
+                let payload = codec::encode(&standing).expect("an identity is bounded by its name");
+                self.send(Kind::Superseded, Some(author.process), from, &payload);
+            }
+            return Err(Rejected::Superseded);
+        }
+        self.swim.handle_data(bytes).map_err(|error| {
+            trace!(%from, %error, "foca refuses a datagram");
+            Rejected::Refused
+        })
+    }
+
+    /// Refutes a suspicion, and shows the accuser.
+    fn handle_suspected(&mut self, accuser: &Sender, suspicion: &Standing) -> Result<(), Rejected> {
+        if suspicion.identity != *self.swim.identity() {
+            return Err(Rejected::Superseded);
+        }
+        self.swim.refute(suspicion.incarnation);
+        if let Some(accuser) = self.member_of(accuser) {
+            // Any datagram of foca carries the incarnation; this is the shortest.
+            self.swim.announce(accuser);
+        }
+        Ok(())
+    }
+
+    /// An identity with our name and a higher generation is known to a member: an earlier life of ours with a faster
+    /// clock, or another node.
+    fn handle_superseded(&mut self, teller: &Sender, by: &Standing) -> Result<(), Rejected> {
+        let own = self.swim.identity();
+        let ours = by.identity.name == own.name && by.identity.process != own.process;
+        if !ours || !foca::Identity::win_addr_conflict(&by.identity, own) {
+            return Err(Rejected::Superseded);
+        }
+        let cannot_live = by.identity.gossip == own.gossip || by.state == State::Down;
+        if cannot_live {
+            let Some(above) = own.above(by.identity.generation) else { return Err(Rejected::Superseded) };
+            info!(generation = %above.generation, "going above the generation of an earlier life of this node");
+            self.own.set_generation(above.generation);
+            self.twin = None;
+            self.connected = false;
+            self.swim.change_identity(above);
+            if let Some(teller) = self.member_of(teller) {
+                self.swim.announce(teller);
+            }
+            self.spread_facts();
+        } else {
+            let twin = Twin { at: by.identity.gossip, heard: self.now, until: self.now + OUTCAST_FOR };
+            if self.counts_itself() {
+                warn!(name = %by.identity.name, other = %twin.at, "another node lives under this node's name");
+                metrics::name_conflict();
+                self.push_event(Event::NameConflict { other: twin.at });
+            }
+            self.twin = Some(twin);
+        }
+        Ok(())
+    }
+
+    /// Takes facts in, whichever way they came.
+    pub(super) fn learn(&mut self, facts: Facts) {
+        if facts.node != self.config.local && self.book.learn(facts) == News::Yes {
+            self.stale = true;
+        }
+    }
+
+    /// The member that a sender is, if it is known.
+    fn member_of(&self, sender: &Sender) -> Option<Identity> {
+        let known = self.swim.named(&sender.name).map(foca::Member::id);
+        known.filter(|identity| identity.process == sender.process).cloned()
+    }
+}

@@ -1,0 +1,170 @@
+//! The outermost bytes of a datagram.
+//!
+//! ```text
+//! sealed       0x47 | key id (4) | nonce (24) | ciphertext | tag (16)     authenticated with the first five bytes
+//! in the clear 0x50 | text
+//! ```
+//!
+//! The first byte also tells our datagrams from those of hashicorp's memberlist, which MetalLB uses on the same port.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::Rejected;
+use crate::seal::{KeyId, NONCE_LEN, Sealing, TAG_LEN};
+
+/// The longest datagram that is looked at. Ours have at most 1425 bytes, see [`crate::config::PACKET_MAX`].
+pub(crate) const DATAGRAM_MAX: usize = 2048;
+
+/// First byte of a sealed datagram, "G".
+pub(crate) const SEALED: u8 = 0x47;
+
+/// First byte of a datagram in the clear, "P".
+pub(crate) const PLAINTEXT: u8 = 0x50;
+
+/// Wraps `text` for the wire.
+pub(crate) fn wrap(sealing: &Sealing, text: &[u8], rng: &mut StdRng) -> Vec<u8> {
+    match sealing {
+        Sealing::Sealed(key) => {
+            let mut bytes = Vec::with_capacity(HEADER_LEN + NONCE_LEN + text.len() + TAG_LEN);
+            bytes.push(SEALED);
+            bytes.extend_from_slice(&key.id().0);
+            let nonce: [u8; NONCE_LEN] = rng.random();
+            bytes.extend_from_slice(&nonce);
+            bytes.extend_from_slice(text);
+            let (header, rest) = bytes.split_at_mut(HEADER_LEN);
+            let (_, text) = rest.split_at_mut(NONCE_LEN);
+            let tag = key.seal(nonce, header, text);
+            bytes.extend_from_slice(&tag);
+            bytes
+        }
+        Sealing::InsecurePlaintext => {
+            let mut bytes = Vec::with_capacity(1 + text.len());
+            bytes.push(PLAINTEXT);
+            bytes.extend_from_slice(text);
+            bytes
+        }
+    }
+}
+
+/// Takes the text out of the bytes of the wire.
+pub(crate) fn unwrap(sealing: &Sealing, bytes: &[u8]) -> Result<Vec<u8>, Rejected> {
+    if bytes.len() > DATAGRAM_MAX {
+        return Err(Rejected::TooLong);
+    }
+    let (&version, rest) = bytes.split_first().ok_or(Rejected::Truncated)?;
+    match version {
+        SEALED => {
+            let (&id, rest) = rest.split_first_chunk().ok_or(Rejected::Truncated)?;
+            let (&nonce, rest) = rest.split_first_chunk().ok_or(Rejected::Truncated)?;
+            let (text, &tag) = rest.split_last_chunk().ok_or(Rejected::Truncated)?;
+            let Sealing::Sealed(key) = sealing else { return Err(Rejected::Sealed) };
+            if key.id() != KeyId(id) {
+                return Err(Rejected::WrongKey);
+            }
+            let (header, _) = bytes.split_at(HEADER_LEN);
+            let mut text = text.to_vec();
+            key.open(nonce, header, &mut text, tag).map_err(|_| Rejected::Tampered)?;
+            Ok(text)
+        }
+        PLAINTEXT => match sealing {
+            Sealing::Sealed(_) => Err(Rejected::Plaintext),
+            Sealing::InsecurePlaintext => Ok(rest.to_vec()),
+        },
+        // memberlist net.go: message types 0 to 13, encryption versions 0 and 1, and the label prefix 244.
+        0..=13 | 0xf4 => Err(Rejected::Memberlist),
+        _ => Err(Rejected::UnknownVersion),
+    }
+}
+
+/// Version and key id.
+const HEADER_LEN: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::{Key, SecretKey};
+
+    #[test]
+    fn what_was_wrapped_comes_out_again() {
+        for sealing in [sealed("secret"), Sealing::InsecurePlaintext] {
+            assert_eq!(unwrap(&sealing, &wrap(&sealing, b"text", &mut rng())).unwrap(), b"text");
+        }
+    }
+
+    #[test]
+    fn the_layout_is_version_key_id_nonce_ciphertext_tag() {
+        let sealing = sealed("secret");
+        let Sealing::Sealed(key) = &sealing else { unreachable!() };
+
+        let bytes = wrap(&sealing, b"text", &mut rng());
+
+        assert_eq!(bytes.len(), 1 + 4 + 24 + 4 + 16);
+        assert_eq!(bytes[0], 0x47);
+        assert_eq!(bytes[1..5], key.id().0);
+        assert_ne!(bytes[29..33], *b"text");
+    }
+
+    #[test]
+    fn equal_texts_do_not_look_equal() {
+        let (sealing, mut rng) = (sealed("secret"), rng());
+
+        assert_ne!(wrap(&sealing, b"text", &mut rng)[29..], wrap(&sealing, b"text", &mut rng)[29..]);
+    }
+
+    #[test]
+    fn the_sender_s_mistake_is_named() {
+        let ours = sealed("secret");
+        let plain = Sealing::InsecurePlaintext;
+        let cases: [(&Sealing, Vec<u8>, Rejected); 9] = [
+            (&ours, vec![], Rejected::Truncated),
+            (&ours, vec![SEALED; 44], Rejected::Truncated),
+            (&ours, vec![0; DATAGRAM_MAX + 1], Rejected::TooLong),
+            (&ours, wrap(&sealed("other"), b"text", &mut rng()), Rejected::WrongKey),
+            (&ours, wrap(&plain, b"text", &mut rng()), Rejected::Plaintext),
+            (&plain, wrap(&ours, b"text", &mut rng()), Rejected::Sealed),
+            (&ours, vec![0xff; 60], Rejected::UnknownVersion),
+            (&ours, b"\x07\x82\xa3Seq".to_vec(), Rejected::Memberlist),
+            (&plain, b"\xf4\x05label".to_vec(), Rejected::Memberlist),
+        ];
+        for (sealing, bytes, expected) in cases {
+            assert_eq!(unwrap(sealing, &bytes), Err(expected), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_datagram_with_any_bit_flipped_is_refused(text in prop::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            let sealing = sealed("secret");
+            let mut bytes = wrap(&sealing, &text, &mut rng());
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+
+            prop_assert!(unwrap(&sealing, &bytes).is_err());
+        }
+
+        #[test]
+        fn a_datagram_cut_short_is_refused(text in prop::collection::vec(any::<u8>(), 0..100), len in any::<prop::sample::Index>()) {
+            let sealing = sealed("secret");
+            let bytes = wrap(&sealing, &text, &mut rng());
+
+            prop_assert!(unwrap(&sealing, &bytes[..len.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn random_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(unwrap(&sealed("secret"), &bytes).is_err());
+        }
+    }
+
+    fn sealed(secret: &str) -> Sealing {
+        Sealing::Sealed(Key::derive(&SecretKey::parse(secret.as_bytes()).unwrap(), "garpike"))
+    }
+
+    fn rng() -> StdRng {
+        StdRng::seed_from_u64(1)
+    }
+}

@@ -1,0 +1,36 @@
+//! What a cluster tells its owner.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use garpike_election::NodeName;
+
+/// Something that happened in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// [`crate::Cluster::members`] has changed.
+    MembersChanged,
+    /// This node has found its peers, or waited long enough for them.
+    Ready,
+    /// These nodes were declared dead here and had lived all the time: their addresses may have had two owners.
+    Healed {
+        /// The nodes; never empty.
+        nodes: BTreeSet<NodeName>,
+    },
+    /// The others had declared this node dead. It has taken a new identity.
+    DeclaredDead,
+    /// Another node lives under this node's name, and is the one that the others keep.
+    NameConflict {
+        /// Where the other one is.
+        other: SocketAddr,
+    },
+}
+
+/// A datagram to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// To whom.
+    pub to: SocketAddr,
+    /// The bytes, ready for the wire.
+    pub payload: Vec<u8>,
+}

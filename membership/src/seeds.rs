@@ -1,0 +1,54 @@
+//! The addresses that a node begins with, and who was found there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use garpike_election::NodeName;
+
+/// The seeds of this node.
+#[derive(Debug)]
+pub(crate) struct Seeds(BTreeMap<SocketAddr, Seed>);
+
+#[derive(Debug)]
+enum Seed {
+    Unknown,
+    Ourselves,
+    Node(NodeName),
+}
+
+impl Seeds {
+    pub(crate) fn new(addrs: &[SocketAddr], own: SocketAddr) -> Self {
+        let seed = |addr: SocketAddr| if addr == own { Seed::Ourselves } else { Seed::Unknown };
+        Self(addrs.iter().map(|addr| (*addr, seed(*addr))).collect())
+    }
+
+    /// The seeds at which no active member is known.
+    pub(crate) fn missing(
+        &self,
+        active_names: &BTreeSet<&NodeName>,
+        active_addrs: &BTreeSet<SocketAddr>,
+    ) -> Vec<SocketAddr> {
+        let is_missing = |(addr, seed): &(&SocketAddr, &Seed)| match seed {
+            Seed::Ourselves => false,
+            Seed::Unknown => !active_addrs.contains(*addr),
+            Seed::Node(name) => !active_names.contains(name) && !active_addrs.contains(*addr),
+        };
+        self.0.iter().filter(is_missing).map(|(addr, _)| *addr).collect()
+    }
+
+    /// A process of `name` answered at the seed address.
+    pub(crate) fn found(&mut self, addr: SocketAddr, name: NodeName) {
+        self.learn(addr, Seed::Node(name));
+    }
+
+    /// The seed address is one of our own.
+    pub(crate) fn is_ourselves(&mut self, addr: SocketAddr) {
+        self.learn(addr, Seed::Ourselves);
+    }
+
+    fn learn(&mut self, addr: SocketAddr, seed: Seed) {
+        if let Some(known) = self.0.get_mut(&addr) {
+            *known = seed;
+        }
+    }
+}
