@@ -1,1 +1,21 @@
-//! To be written.
+//! The process of one node.
+//!
+//! Reads what people want ([`source`]), decides with [`Pipeline`] who owns what, and carries the three cores of the
+//! walk (membership, election, announcer) in one process: [`run`]. Everything it knows is shown by [`state`].
+
+mod admin;
+mod args;
+mod complaints;
+mod handover;
+mod local_addresses;
+mod metrics;
+mod pipeline;
+mod run;
+pub mod source;
+pub mod state;
+mod window;
+
+pub use args::{Args, BindServiceIps, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment};
+pub use handover::Handover;
+pub use pipeline::{Pipeline, View};
+pub use run::run;

@@ -1,0 +1,305 @@
+//! The flags of `garpike speaker`.
+//!
+//! A superset of MetalLB 0.16's speaker flags, so that its manifests' arguments work. A value comes from the flag, else
+//! from the `GARPIKE_*` variable, else from MetalLB's variable. What this version cannot do yet is not among the
+//! possible values: nothing is accepted and then ignored.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args as ClapArgs, Command, ValueEnum};
+use garpike_election::NodeName;
+
+/// `garpike speaker`: answers ARP and NDP for the service IPs that this node owns.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Name of this node; the same as metadata.name of its Node object
+    #[arg(long, env = "GARPIKE_NODE_NAME", value_name = "NAME")]
+    pub node_name: NodeName,
+
+    /// Directory of YAML files with IPAddressPool, L2Advertisement, Service and Node objects; re-read on change
+    #[arg(long, env = "GARPIKE_MANIFESTS", value_name = "DIR")]
+    pub manifests: PathBuf,
+
+    /// File with the cluster's secret, or the directory where the Secret `memberlist` is mounted
+    #[arg(long, env = "GARPIKE_ML_SECRET_KEY_PATH", value_name = "PATH")]
+    #[arg(required_unless_present = "insecure_plaintext", conflicts_with = "insecure_plaintext")]
+    pub ml_secret_key_path: Option<PathBuf>,
+
+    /// Do not encrypt gossip, instead of --ml-secret-key-path: whoever reaches the gossip port can move every address
+    #[arg(long, env = "GARPIKE_INSECURE_PLAINTEXT")]
+    pub insecure_plaintext: bool,
+
+    /// Address for gossip between nodes [default: the one that routes to the first --join peer]
+    #[arg(long, env = "GARPIKE_ML_BINDADDR", value_name = "IP")]
+    pub ml_bindaddr: Option<IpAddr>,
+
+    /// Port for gossip between nodes
+    #[arg(long, env = "GARPIKE_ML_BINDPORT", value_name = "PORT", default_value = "7946")]
+    pub ml_bindport: u16,
+
+    /// Peers to meet at start, comma-separated; without a port, --ml-bindport is meant
+    #[arg(long, env = "GARPIKE_JOIN", value_name = "ADDR[:PORT]", value_delimiter = ',')]
+    pub join: Vec<JoinPeer>,
+
+    /// How fast and how careful failures are detected
+    #[arg(long, env = "GARPIKE_PROFILE", default_value = "default", value_parser = ["default"])]
+    pub profile: String,
+
+    /// Name that separates clusters which share a secret and a network
+    #[arg(long, env = "GARPIKE_CLUSTER_NAME", value_name = "NAME", default_value = "garpike")]
+    pub cluster_name: String,
+
+    /// Port of /metrics on all addresses; 0 turns it off
+    #[arg(long, env = "GARPIKE_PORT", value_name = "PORT", default_value = "9120")]
+    pub port: u16,
+
+    /// Who may scrape /metrics
+    #[arg(long, env = "GARPIKE_METRICS_AUTH", default_value = "none")]
+    pub metrics_auth: MetricsAuth,
+
+    /// Port of /healthz, /readyz and /state.json on 127.0.0.1
+    #[arg(long, env = "GARPIKE_HEALTH_PROBE_PORT", value_name = "PORT", default_value = "17472")]
+    pub health_probe_port: u16,
+
+    /// Makes every service IP local to this host, so that its kernel accepts packets the moment it becomes the owner
+    #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS", default_value = "lo")]
+    pub bind_service_ips: BindServiceIps,
+
+    /// How owners are placed on nodes
+    #[arg(long, env = "GARPIKE_PLACEMENT", default_value = "hash")]
+    pub placement: Placement,
+
+    /// When a returned node gets its addresses back
+    #[arg(long, env = "GARPIKE_FAILBACK", value_name = "after=DURATION|never", default_value = "after=0s")]
+    #[arg(value_parser = ["after=0s"])]
+    pub failback: String,
+
+    /// How long the addresses of a restarting speaker wait for it
+    #[arg(long, env = "GARPIKE_RESTART_GRACE", value_name = "DURATION", default_value = "0s", value_parser = ["0s"])]
+    pub restart_grace: String,
+
+    /// Whether /metrics has series for each service IP
+    #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", default_value = "false", value_parser = ["false"])]
+    pub per_ip_metrics: String,
+
+    /// Handle only Services of this loadBalancerClass [default: those without a class]
+    #[arg(long, env = "GARPIKE_LB_CLASS", value_name = "CLASS", default_value = "")]
+    pub lb_class: String,
+
+    /// Let nodes with the label node.kubernetes.io/exclude-from-external-load-balancers own addresses all the same
+    #[arg(long, env = "GARPIKE_IGNORE_EXCLUDE_LB")]
+    pub ignore_exclude_lb: bool,
+
+    /// Most detailed level that is logged
+    #[arg(long, env = "GARPIKE_LOG_LEVEL", default_value = "info")]
+    #[arg(value_parser = ["all", "debug", "info", "warn", "error", "none"])]
+    pub log_level: String,
+
+    /// MetalLB's flags that concern Kubernetes or BGP only.
+    #[command(flatten)]
+    pub metallb: MetalLbOnly,
+}
+
+/// Flags of MetalLB's speaker that have no meaning with `--manifests`; accepted so that its arguments can stay.
+#[derive(ClapArgs, Clone, Debug)]
+#[allow(missing_docs, reason = "each is MetalLB's flag of the same name")]
+pub struct MetalLbOnly {
+    #[arg(long, hide = true)]
+    pub namespace: Option<String>,
+    #[arg(long, hide = true)]
+    pub host: Option<String>,
+    #[arg(long, hide = true)]
+    pub ml_labels: Option<String>,
+    #[arg(long, hide = true)]
+    pub pod_name: Option<String>,
+    #[arg(long, hide = true)]
+    pub ml_wan_config: Option<Option<String>>,
+    #[arg(long, hide = true)]
+    pub pprof_bind_address: Option<String>,
+    #[arg(long, hide = true)]
+    pub metrics_cert_dir: Option<String>,
+    #[arg(long, hide = true)]
+    pub tls_min_version: Option<String>,
+    #[arg(long, hide = true)]
+    pub tls_cipher_suites: Option<String>,
+    #[arg(long, hide = true)]
+    pub tls_curve_preferences: Option<String>,
+}
+
+/// `--bind-service-ips`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindServiceIps {
+    /// As /32 and /128 on the loopback interface; needs CAP_NET_ADMIN
+    Lo,
+    /// Something else makes them local
+    None,
+}
+
+/// `--metrics-auth`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAuth {
+    /// Everybody who reaches the port; plain HTTP
+    None,
+}
+
+/// `--placement`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// By MetalLB's hash, each address on its own
+    Hash,
+}
+
+/// A peer as `--join` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinPeer {
+    ip: IpAddr,
+    port: Option<u16>,
+}
+
+impl std::str::FromStr for JoinPeer {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if let Ok(ip) = s.parse() {
+            return Ok(Self { ip, port: None });
+        }
+        let address: SocketAddr = s.parse().map_err(|_| {
+            format!("\"{s}\" is not an address; write 192.168.8.11, 192.168.8.11:7946, fd00::11 or [fd00::11]:7946")
+        })?;
+        Ok(Self { ip: address.ip(), port: Some(address.port()) })
+    }
+}
+
+impl Args {
+    /// The addresses to meet, with their ports.
+    pub fn seeds(&self) -> Vec<SocketAddr> {
+        self.join.iter().map(|peer| SocketAddr::new(peer.ip, peer.port.unwrap_or(self.ml_bindport))).collect()
+    }
+
+    /// The address under which the other nodes reach this one.
+    ///
+    /// # Errors
+    ///
+    /// When there is no route to the first peer, or the address given is one that nobody can send to.
+    pub fn gossip_address(&self) -> Result<SocketAddr> {
+        let ip = match (self.ml_bindaddr, self.seeds().first()) {
+            (Some(ip), _) => ip,
+            (None, Some(peer)) => source_address(*peer)
+                .with_context(|| format!("--ml-bindaddr is not given and nothing routes to --join {peer}"))?,
+            (None, None) => IpAddr::from([127, 0, 0, 1]),
+        };
+        if ip.is_unspecified() || ip.is_multicast() {
+            bail!("--ml-bindaddr {ip}: peers must be able to send to it; give an address of this node");
+        }
+        Ok(SocketAddr::new(ip, self.ml_bindport))
+    }
+}
+
+/// The address that the kernel would use towards `peer`. Sends nothing.
+fn source_address(peer: SocketAddr) -> Result<IpAddr> {
+    let any = if peer.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(peer)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Makes MetalLB's environment variables the defaults of their flags: below flag and `GARPIKE_*`.
+pub fn accept_metallb_environment(mut command: Command) -> Command {
+    for (argument, variable) in METALLB_VARIABLES {
+        let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else { continue };
+        command = command.mut_arg(argument, |argument| argument.default_value(value).required(false));
+    }
+    command
+}
+
+/// Argument and the variable of MetalLB 0.16's speaker that sets it.
+const METALLB_VARIABLES: [(&str, &str); 7] = [
+    ("node_name", "METALLB_NODE_NAME"),
+    ("ml_bindaddr", "METALLB_ML_BIND_ADDR"),
+    ("ml_bindport", "METALLB_ML_BIND_PORT"),
+    ("ml_secret_key_path", "METALLB_ML_SECRET_KEY_PATH"),
+    ("ml_labels", "METALLB_ML_LABELS"),
+    ("namespace", "METALLB_NAMESPACE"),
+    ("pod_name", "METALLB_POD_NAME"),
+];
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command};
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_metallbs_daemonset_are_accepted() {
+        let args = parse(&[
+            "--node-name=n1",
+            "--manifests=/etc/garpike",
+            "--port=9120",
+            "--log-level=info",
+            "--ml-secret-key-path=/etc/ml_secret_key",
+            "--ml-labels=app=metallb,component=speaker",
+            "--ml-wan-config",
+            "--lb-class=",
+        ])
+        .unwrap();
+
+        assert_eq!(args.node_name.as_str(), "n1");
+        assert_eq!((args.port, args.ml_bindport, args.health_probe_port), (9120, 7946, 17472));
+    }
+
+    #[test]
+    fn a_secret_or_the_wish_for_plaintext_is_required() {
+        let error = parse(&["--node-name=n1", "--manifests=m"]).unwrap_err();
+
+        assert!(error.contains("--ml-secret-key-path"), "{error}");
+        assert!(parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext"]).is_ok());
+    }
+
+    #[test]
+    fn what_this_version_cannot_do_is_refused() {
+        let flags = [
+            "--profile=fast",
+            "--placement=balanced",
+            "--failback=never",
+            "--restart-grace=60s",
+            "--per-ip-metrics=true",
+            "--metrics-auth=token-review",
+        ];
+        for flag in flags {
+            let error = parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]).unwrap_err();
+            assert!(error.contains("possible values"), "{error}");
+        }
+    }
+
+    #[test]
+    fn peers_have_the_port_of_this_node_unless_they_name_one() {
+        let args = parse(&[
+            "--node-name=n1",
+            "--manifests=m",
+            "--insecure-plaintext",
+            "--ml-bindport=7000",
+            "--join=192.168.8.12,192.168.8.13:7001,fd00::14,[fd00::15]:7002",
+        ])
+        .unwrap();
+
+        let seeds: Vec<String> = args.seeds().iter().map(ToString::to_string).collect();
+        assert_eq!(seeds, ["192.168.8.12:7000", "192.168.8.13:7001", "[fd00::14]:7000", "[fd00::15]:7002"]);
+    }
+
+    #[test]
+    fn a_bad_peer_is_named() {
+        let error = parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", "--join=node-b"]).unwrap_err();
+
+        assert!(error.contains("node-b") && error.contains("192.168.8.11:7946"), "{error}");
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Args, String> {
+        use clap::FromArgMatches as _;
+
+        let command = Args::augment_args(Command::new("speaker").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        Args::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+}

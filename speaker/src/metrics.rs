@@ -1,0 +1,39 @@
+//! Metrics of the election and of the process.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+const UNOWNED: &str = "garpike_speaker_unowned_addresses";
+const DESIRED: &str = "garpike_speaker_desired_addresses";
+const CHANGES: &str = "garpike_speaker_owner_changes_total";
+const PROBLEMS: &str = "garpike_speaker_manifest_problems";
+
+/// Registers help texts and units, those of the other crates included.
+pub(crate) fn describe() {
+    garpike_announcer::describe_metrics();
+    garpike_membership::describe_metrics();
+    describe_gauge!(DESIRED, Unit::Count, "Service IPs that some Service holds");
+    describe_gauge!(UNOWNED, Unit::Count, "Service IPs that no living node may own");
+    describe_counter!(CHANGES, Unit::Count, "Changes of owner that this node computed, by what they mean for it");
+    describe_gauge!(PROBLEMS, Unit::Count, "Problems of the manifests, by severity");
+}
+
+/// Sets the sizes of an assignment; what this node answers for is counted by the announcer.
+pub(crate) fn addresses(desired: usize, unowned: usize) {
+    gauge!(DESIRED).set(count(desired));
+    gauge!(UNOWNED).set(count(unowned));
+}
+
+/// Counts a change: `gained`, `lost` or `elsewhere`.
+pub(crate) fn owner_changed(meaning: &'static str) {
+    counter!(CHANGES, "meaning" => meaning).increment(1);
+}
+
+/// Sets how many problems of a severity the manifests have.
+pub(crate) fn manifest_problems(severity: &'static str, problems: usize) {
+    gauge!(PROBLEMS, "severity" => severity).set(count(problems));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+fn count(n: usize) -> f64 {
+    n as f64
+}

@@ -1,0 +1,104 @@
+//! What a speaker knows, as the JSON document `/state.json`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use garpike_controller_api::Problem;
+use garpike_election::{NodeName, NodeState, Selection, ServiceIp};
+use serde::Serialize;
+
+use crate::pipeline::View;
+
+/// The document.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    /// Version of the speaker.
+    pub version: &'static str,
+    /// The node that speaks.
+    pub node: NodeName,
+    /// What it is doing; `null` before the membership has started.
+    pub state: Option<NodeState>,
+    /// Whole seconds since the start of the process.
+    pub uptime_seconds: u64,
+    /// The living members as this node sees them, in the order of their names.
+    pub members: Vec<MemberState>,
+    /// Who owns each service IP; `null`: nobody, `addresses` says why.
+    pub owners: BTreeMap<ServiceIp, Option<NodeName>>,
+    /// Each service IP that some Service holds.
+    pub addresses: BTreeMap<ServiceIp, AddressState>,
+    /// What is wrong with the manifests, a line each.
+    pub problems: Vec<String>,
+    /// What the membership shows of itself.
+    pub membership: garpike_membership::Status,
+    /// What the announcer shows of itself.
+    pub announcer: garpike_announcer::Status,
+}
+
+/// A living member.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberState {
+    /// Its name.
+    pub name: NodeName,
+    /// What it says it is doing.
+    pub state: NodeState,
+    /// The interfaces on which it can announce; `null`: more than it lists.
+    pub interfaces: Option<Vec<String>>,
+}
+
+/// A service IP.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddressState {
+    /// The Services that hold it.
+    pub services: Vec<String>,
+    /// The eligible living nodes: the owner first, then its heirs.
+    pub candidates: Vec<NodeName>,
+    /// Why nobody owns it.
+    pub unowned: Option<&'static str>,
+}
+
+impl State {
+    /// Puts the document together.
+    pub(crate) fn new(
+        node: &NodeName,
+        uptime: Duration,
+        view: &View,
+        problems: &[Problem],
+        membership: garpike_membership::Status,
+        announcer: garpike_announcer::Status,
+    ) -> Self {
+        let View { desired, members, assignment } = view;
+        let addresses = assignment.addresses.iter().map(|(ip, elected)| {
+            let services = desired.addresses.get(ip).map(|address| &address.services);
+            let state = AddressState {
+                services: services.into_iter().flatten().map(ToString::to_string).collect(),
+                candidates: elected.ranked.clone(),
+                unowned: elected.unowned.map(|unowned| unowned.reason()),
+            };
+            (*ip, state)
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            node: node.clone(),
+            state: members.as_ref().and_then(|members| members.nodes.get(node)).map(|member| member.state),
+            uptime_seconds: uptime.as_secs(),
+            members: members.as_deref().map(member_states).unwrap_or_default(),
+            owners: assignment.addresses.iter().map(|(ip, elected)| (*ip, elected.owner().cloned())).collect(),
+            addresses: addresses.collect(),
+            problems: problems.iter().map(ToString::to_string).collect(),
+            membership,
+            announcer,
+        }
+    }
+}
+
+fn member_states(members: &garpike_election::Members) -> Vec<MemberState> {
+    let member_state = |(name, member): (&NodeName, &garpike_election::Member)| MemberState {
+        name: name.clone(),
+        state: member.state,
+        interfaces: match &member.interfaces {
+            Selection::All => None,
+            Selection::Only(names) => Some(names.iter().map(ToString::to_string).collect()),
+        },
+    };
+    members.nodes.iter().map(member_state).collect()
+}

@@ -1,0 +1,133 @@
+//! What others see of a speaker: the routes of its two HTTP servers.
+//!
+//! Looks at the latest values of every task and changes nothing.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use garpike_election::{InterfaceName, NodeName, NodeState, Selection};
+use hyper::StatusCode;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Answer};
+use crate::args::Args;
+use crate::pipeline::View;
+use crate::source::Snapshot;
+use crate::state::State;
+
+/// What the admin servers look at.
+pub(crate) struct Window {
+    pub(crate) node: NodeName,
+    pub(crate) started: Instant,
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) problems: watch::Receiver<Snapshot>,
+    pub(crate) membership: watch::Receiver<garpike_membership::Status>,
+    pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
+    pub(crate) announceable: watch::Receiver<Selection<InterfaceName>>,
+    pub(crate) prometheus: PrometheusHandle,
+}
+
+impl Window {
+    fn health(&self, path: &str) -> Option<Answer> {
+        match path {
+            "/healthz" => Some(Answer::text(StatusCode::OK, "ok\n")),
+            "/readyz" => Some(match self.obstacle() {
+                None => Answer::text(StatusCode::OK, "ok\n"),
+                Some(obstacle) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {obstacle}\n")),
+            }),
+            "/state.json" => Some(self.state()),
+            _ => None,
+        }
+    }
+
+    fn metrics(&self, path: &str) -> Option<Answer> {
+        (path == "/metrics").then(|| {
+            self.prometheus.run_upkeep();
+            Answer::metrics(self.prometheus.render())
+        })
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let view = self.view.borrow();
+        let member = view.members.as_ref().and_then(|members| members.nodes.get(&self.node));
+        match member.map(|member| member.state) {
+            None => return Some("the membership has not started".to_owned()),
+            Some(NodeState::Ready) => {}
+            Some(state) => return Some(format!("this node is {}", state.as_str())),
+        }
+        let nowhere = Selection::Only([].into());
+        (*self.announceable.borrow() == nowhere).then(|| "no interface can announce".to_owned())
+    }
+
+    fn state(&self) -> Answer {
+        let state = State::new(
+            &self.node,
+            now() - self.started,
+            &self.view.borrow(),
+            &self.problems.borrow().problems,
+            self.membership.borrow().clone(),
+            self.announcer.borrow().clone(),
+        );
+        match serde_json::to_string_pretty(&state) {
+            Ok(json) => Answer::json(json),
+            Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+/// The bound ports of the admin servers; a port of 0 has none.
+pub(crate) struct Listeners {
+    health: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds both.
+    ///
+    /// # Errors
+    ///
+    /// When a port is taken; names the flag and the mend.
+    pub(crate) async fn bind(args: &Args) -> Result<Self> {
+        let mut listeners = Self { health: None, metrics: None };
+        if args.health_probe_port != 0 {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.health_probe_port));
+            listeners.health = Some(admin::bind("--health-probe-port", address).await?);
+        }
+        if args.port != 0 {
+            // Both families where the host has both.
+            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port));
+            listeners.metrics = Some(match TcpListener::bind(any).await {
+                Ok(listener) => listener,
+                Err(_) => admin::bind("--port", SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port))).await?,
+            });
+        }
+        Ok(listeners)
+    }
+
+    /// Serves what `window` shows until `stop`.
+    pub(crate) async fn serve(self, window: Window, stop: CancellationToken) {
+        let window = Arc::new(window);
+        let health = Arc::clone(&window);
+        tokio::join!(
+            serve_on(self.health, Arc::new(move |path| health.health(path)), &stop),
+            serve_on(self.metrics, Arc::new(move |path| window.metrics(path)), &stop),
+        );
+    }
+}
+
+async fn serve_on(listener: Option<TcpListener>, routes: Arc<admin::Routes>, stop: &CancellationToken) {
+    match listener {
+        Some(listener) => admin::serve(listener, routes, stop.clone()).await,
+        None => stop.cancelled().await,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
