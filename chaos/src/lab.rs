@@ -1,0 +1,376 @@
+//! The lab: a network segment of real kernels in one machine, and an oracle that sees only the wire.
+//!
+//! One network namespace per host, a switch that is a bridge, a client, and cables that are veth pairs; set up by
+//! rtnetlink alone, so no other program is needed. What the lab reports comes from the client's side of the wire, never
+//! from what a speaker says about itself.
+//!
+//! ```text
+//!   n1 eth0 ── p-n1 ┐
+//!   n2 eth0 ── p-n2 ┼ br0 ── p-cl ── eth0 cl     (br1: the other side of a partition)
+//!   n3 eth0 ── p-n3 ┘
+//! ```
+//!
+//! To use it, [`enter`] first thing in `main`, then [`Lab::build`]. Clocks: this module is a shell and reads them.
+
+mod arrival;
+pub mod echo;
+mod enter;
+mod faults;
+mod http;
+mod limits;
+mod netns;
+mod outage;
+mod plan;
+mod probe;
+mod process;
+mod selftest;
+mod tap;
+mod wiring;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use garpike_election::{IfIndex, NodeName};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use thiserror::Error;
+
+pub use enter::{EnterError, Entered, Init, enter};
+pub use http::HttpError;
+pub use limits::Forbidding;
+pub use netns::NamespaceError;
+pub use outage::{Disturbance, Outage, Record, Sample};
+pub use plan::Host;
+pub use probe::{Probe, ProbeError};
+pub use process::{Exit, Role, UnexpectedExit};
+pub use selftest::{Check, Report, SelfTestError, selftest};
+pub use tap::{Announcement, Answer, Tap, TapError, Tapped};
+
+use faults::Attached;
+use netns::Namespace;
+use plan::NodeNumber;
+use process::Processes;
+use wiring::{CLIENT_SYSCTLS, Cable, LinkState, NODE_SYSCTLS, SWITCH_SYSCTLS};
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct LabConfig {
+    /// How many nodes, 1 to 100.
+    pub nodes: usize,
+}
+
+/// A segment with its hosts. Dropping it ends their processes and removes everything.
+#[derive(Debug)]
+pub struct Lab<'init> {
+    processes: Processes,
+    nodes: BTreeMap<NodeName, Node>,
+    client: Namespace,
+    switch: Switch,
+    init: &'init mut Init,
+}
+
+impl<'init> Lab<'init> {
+    /// Builds the segment. One lab at a time: `init` is borrowed until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration has no room for so many nodes, or the kernel refuses something.
+    pub fn build(init: &'init mut Init, config: LabConfig) -> Result<Self, LabError> {
+        let numbers = NodeNumber::first(config.nodes).ok_or(LabError::Nodes { nodes: config.nodes })?;
+        let switch = Switch::new()?;
+        let mut nodes = BTreeMap::new();
+        for number in numbers {
+            let (name, host) = (number.name(), Host::node(number));
+            let (namespace, cable) = switch.connect(name.as_str(), host, NODE_SYSCTLS)?;
+            nodes.insert(name, Node { host, namespace, cable, attached: Attached::Main });
+        }
+        let (client, _) = switch.connect("cl", Host::CLIENT, CLIENT_SYSCTLS)?;
+        let processes = Processes::new(init.scratch().join("logs"))?;
+        Ok(Self { processes, nodes, client, switch, init })
+    }
+
+    /// The names of the nodes, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+
+    /// The addresses of a node.
+    ///
+    /// # Errors
+    ///
+    /// When the lab has no such node.
+    pub fn host(&self, node: &NodeName) -> Result<Host, LabError> {
+        Ok(self.node(node)?.host)
+    }
+
+    /// A directory for files of the processes, such as manifests. It goes with the lab's process.
+    pub fn scratch(&self) -> &Path {
+        self.init.scratch()
+    }
+
+    /// Starts a process on a node. Its output goes to a log, its input is empty.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or the program cannot be started.
+    pub fn spawn(&mut self, node: &NodeName, role: Role, command: Command) -> Result<Pid, LabError> {
+        let namespace = &self.nodes.get(node).ok_or_else(|| LabError::no_such_node(node))?.namespace;
+        self.processes.spawn(namespace, node, role, command)
+    }
+
+    /// The processes that ended without a fault that asked them to, each told once.
+    pub fn unexpected_exits(&mut self) -> Vec<UnexpectedExit> {
+        self.processes.take_unexpected()
+    }
+
+    /// Gives a node's network card an address of the segment, for which its kernel then answers.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or its kernel refuses.
+    pub fn add_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
+        let node = self.node(node)?;
+        node.namespace.add_address(node.cable.eth0, ip, host_prefix_len(ip))
+    }
+
+    /// Takes it away again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or its kernel refuses.
+    pub fn remove_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
+        let node = self.node(node)?;
+        node.namespace.remove_address(node.cable.eth0, ip)
+    }
+
+    /// Whether a node's network card sees a carrier.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or its kernel does not answer.
+    pub fn has_carrier(&self, node: &NodeName) -> Result<bool, LabError> {
+        let node = self.node(node)?;
+        node.namespace.has_carrier(node.cable.eth0)
+    }
+
+    /// Empties the client's neighbour cache, so that it asks for every address again.
+    ///
+    /// # Errors
+    ///
+    /// When its kernel refuses.
+    pub fn forget_client_neighbours(&self) -> Result<(), LabError> {
+        self.client.forget_neighbours()
+    }
+
+    /// Copies the logs of all processes to a directory that outlives the lab, and names it.
+    ///
+    /// # Errors
+    ///
+    /// When the copy cannot be written.
+    pub fn keep_logs(&self) -> Result<PathBuf, LabError> {
+        let logs = self.processes.logs();
+        let copy = || {
+            let kept = enter::temporary_directory()?.keep();
+            for entry in fs::read_dir(logs)? {
+                let entry = entry?;
+                fs::copy(entry.path(), kept.join(entry.file_name()))?;
+            }
+            Ok(kept)
+        };
+        copy().map_err(|source| LabError::Log { path: logs.to_owned(), source })
+    }
+
+    fn node(&self, node: &NodeName) -> Result<&Node, LabError> {
+        self.nodes.get(node).ok_or_else(|| LabError::no_such_node(node))
+    }
+}
+
+impl Drop for Lab<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            match self.keep_logs() {
+                Ok(path) => tracing::error!(path = %path.display(), "the lab ends in a panic; its logs are kept"),
+                Err(error) => tracing::error!(%error, "the lab ends in a panic; its logs are lost"),
+            }
+        }
+        self.processes.end();
+        if let Err(error) = fs::remove_dir_all(self.processes.logs()) {
+            tracing::debug!(%error, "logs are not removed");
+        }
+    }
+}
+
+/// Why the lab could not do what it was asked to.
+#[derive(Debug, Error)]
+pub enum LabError {
+    /// The plan of addresses has no room.
+    #[error("a lab of {nodes} nodes is not possible, 1 to {} are", NodeNumber::MAX)]
+    Nodes {
+        /// How many were asked for.
+        nodes: usize,
+    },
+    /// There is no node of this name.
+    #[error("the lab has no node {node}; they are n1, n2, ...")]
+    NoSuchNode {
+        /// The name.
+        node: NodeName,
+    },
+    /// A namespace could not be made or used.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The kernel refused a change.
+    #[error("namespace {namespace}: cannot {what}: {source}")]
+    Netlink {
+        /// Where.
+        namespace: String,
+        /// What was asked for.
+        what: String,
+        /// The kernel's answer.
+        source: Box<rtnetlink::Error>,
+    },
+    /// An interface is missing.
+    #[error("namespace {namespace}: there is no link {link}")]
+    NoLink {
+        /// Where.
+        namespace: String,
+        /// Its name.
+        link: String,
+    },
+    /// A sysctl could not be written.
+    #[error(
+        "namespace {namespace}: cannot write {value} to /proc/sys/{path}: {source}; in a container /proc/sys is often \
+         read-only: run outside of it, or privileged"
+    )]
+    Sysctl {
+        /// Where.
+        namespace: String,
+        /// Path below `/proc/sys`.
+        path: &'static str,
+        /// The value.
+        value: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A program could not be started.
+    #[error("cannot start {} as the {role} of {node}: {source}", program.display())]
+    Spawn {
+        /// Where.
+        node: NodeName,
+        /// As what.
+        role: Role,
+        /// The program.
+        program: OsString,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A signal could not be sent.
+    #[error("cannot send {signal} to the {role} of {node}: {errno}")]
+    Signal {
+        /// Where.
+        node: NodeName,
+        /// To whom.
+        role: Role,
+        /// The signal.
+        signal: Signal,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A fault aims at a process that does not run.
+    #[error("no {role} runs on {node}")]
+    NotRunning {
+        /// Where.
+        node: NodeName,
+        /// The process.
+        role: Role,
+    },
+    /// A process does not end.
+    #[error("a process of {node} still runs {timeout:?} after it was told to end")]
+    StillRunning {
+        /// Where.
+        node: NodeName,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// A log could not be written or copied.
+    #[error("log {}: {source}", path.display())]
+    Log {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl LabError {
+    fn no_such_node(node: &NodeName) -> Self {
+        Self::NoSuchNode { node: node.clone() }
+    }
+}
+
+/// The bridges, in a namespace of their own.
+#[derive(Debug)]
+struct Switch {
+    namespace: Namespace,
+    main: IfIndex,
+    aside: IfIndex,
+}
+
+impl Switch {
+    fn new() -> Result<Self, LabError> {
+        let namespace = Namespace::new("switch")?;
+        namespace.set_sysctls(SWITCH_SYSCTLS)?;
+        let [main, aside] = [namespace.add_bridge("br0")?, namespace.add_bridge("br1")?];
+        Ok(Self { namespace, main, aside })
+    }
+
+    /// Makes a host with one network card, plugged into the main bridge.
+    fn connect(
+        &self,
+        name: &str,
+        host: Host,
+        sysctls: &'static [(&'static str, &'static str)],
+    ) -> Result<(Namespace, Cable), LabError> {
+        let namespace = Namespace::new(name)?;
+        namespace.set_sysctls(sysctls)?;
+        namespace.set_link(LOOPBACK, LinkState::Up)?;
+        let cable = self.namespace.add_cable(&format!("p-{name}"), &namespace, host.mac)?;
+        for (ip, prefix_len) in host.addresses() {
+            namespace.add_address(cable.eth0, ip, prefix_len)?;
+        }
+        self.namespace.set_bridge(cable.port, Some(self.main))?;
+        Ok((namespace, cable))
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    host: Host,
+    namespace: Namespace,
+    cable: Cable,
+    attached: Attached,
+}
+
+fn host_prefix_len(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the lab is a shell: it measures with the system's clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// `lo` is the first interface of every network namespace.
+const LOOPBACK: IfIndex = IfIndex(1);
