@@ -1,2 +1,54 @@
-//! To be written.
-fn main() {}
+//! `garpike`: one binary, one subcommand per job.
+//!
+//! Parses, dispatches, prints. What a subcommand does is in the crates of the workspace.
+
+mod allocate;
+#[cfg(feature = "lab")]
+mod chaos;
+mod owners;
+mod speaker;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+/// Load balancer for bare-metal Kubernetes and any Linux hosts: service IPs that fail over in a fraction of a second.
+#[derive(Parser)]
+#[command(name = "garpike", version, arg_required_else_help = true)]
+#[command(after_help = "Exit status: 0 done, 1 found something wrong, 2 wrong use.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Speaker(Box<garpike_speaker::Args>),
+    Allocate(allocate::Args),
+    Owners(owners::Args),
+    #[cfg(feature = "lab")]
+    Demo(garpike_chaos::demo::Args),
+    #[cfg(feature = "lab")]
+    Chaos(chaos::Args),
+}
+
+fn main() -> ExitCode {
+    let command = Cli::command().mut_subcommand("speaker", garpike_speaker::accept_metallb_environment);
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
+        Command::Speaker(args) => speaker::run(&args),
+        Command::Allocate(args) => allocate::run(&args),
+        Command::Owners(args) => owners::run(&args),
+        #[cfg(feature = "lab")]
+        Command::Demo(args) => garpike_chaos::demo::run(&args),
+        #[cfg(feature = "lab")]
+        Command::Chaos(args) => chaos::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        #[expect(clippy::print_stderr, reason = "the last word of a command line program")]
+        {
+            eprintln!("error: {error:#}");
+        }
+        ExitCode::FAILURE
+    })
+}

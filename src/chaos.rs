@@ -1,0 +1,226 @@
+//! `garpike chaos`: the lab and the simulator from the command line.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Subcommand, ValueEnum as _};
+use garpike_chaos::fleet::Families;
+use garpike_chaos::lab::{self, Entered, enter};
+use garpike_chaos::scenario::Scenario;
+use garpike_chaos::trial::{self, Plan};
+use garpike_chaos::{report, sim};
+
+/// Breaks things on purpose, in the lab or in the simulator, and judges by what a client sees
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(Run),
+    Simulate(Simulate),
+    /// Lists the scenarios
+    List,
+    /// Checks that the lab itself measures what it says
+    Selftest,
+    /// Sends every datagram back: what serves behind a service IP in the lab
+    #[command(hide = true)]
+    Echo {
+        addresses: Vec<SocketAddr>,
+    },
+}
+
+/// Runs a scenario in the lab
+///
+/// The owner of the probed Service is hit in each trial. Exit status 0 only if every trial was valid and no invariant
+/// was violated.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
+                        garpike chaos run term --trials 5 --json")]
+struct Run {
+    /// What happens
+    scenario: Scenario,
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=100))]
+    nodes: u8,
+    /// What the client speaks
+    #[arg(long, value_enum, default_value_t = Families::Both)]
+    family: Families,
+    /// How often it is done
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    trials: u32,
+    /// Seed of the first trial; it decides when within the detector's periods the fault comes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Milliseconds between two probes of the client
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    interval_ms: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a scenario in the simulator: the shipped code of many nodes in virtual time
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  garpike chaos simulate crash --nodes 10 --seeds 0..100 --loss 10\n  \
+                        garpike chaos simulate crash --seeds 42..43     (replays seed 42)")]
+struct Simulate {
+    /// What happens
+    scenario: sim::Scenario,
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    nodes: u16,
+    /// Seeds, from the first to before the last
+    #[arg(long, value_name = "A..B", default_value = "0..20", value_parser = seeds)]
+    seeds: std::ops::Range<u64>,
+    /// Datagrams and frames lost, in percent
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percent)]
+    loss: f64,
+    /// How many service IPs
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    addresses: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    match args.command {
+        Command::Run(args) => in_lab(&args),
+        Command::Simulate(args) => simulate(&args),
+        Command::List => list(),
+        Command::Selftest => selftest(),
+        Command::Echo { addresses } => match lab::echo::serve(&addresses)? {},
+    }
+}
+
+fn in_lab(args: &Run) -> Result<ExitCode> {
+    let mut init = match enter()? {
+        Entered::Outside { status } => return Ok(ExitCode::from(status)),
+        Entered::Inside(init) => init,
+    };
+    let plan = Plan {
+        scenario: args.scenario,
+        nodes: usize::from(args.nodes),
+        families: args.family,
+        trials: usize::try_from(args.trials)?,
+        seed: args.seed,
+        interval: Duration::from_millis(args.interval_ms),
+    };
+    let mut done = 0;
+    let report = trial::run(&mut init, plan, &mut |trial| {
+        done += 1;
+        let outage = |outage: Option<Option<f64>>| match outage {
+            Some(Some(outage)) => format!("{outage:.0} ms"),
+            Some(None) => "never".to_owned(),
+            None => "-".to_owned(),
+        };
+        #[expect(clippy::print_stderr, reason = "progress of long work")]
+        {
+            eprintln!(
+                "trial {done}/{}: outage v4 {}, v6 {}",
+                plan.trials,
+                outage(trial.outage_ms.v4),
+                outage(trial.outage_ms.v6)
+            );
+        }
+    })?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    Ok(status(report.is_good()))
+}
+
+fn simulate(args: &Simulate) -> Result<ExitCode> {
+    let config = sim::Config { nodes: usize::from(args.nodes), loss_percent: args.loss, addresses: args.addresses };
+    let summary = sim::run_seeds(args.scenario, config, args.seeds.clone());
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&summary)?)?;
+    } else {
+        let load = report::load_average().map(|load| format!("{load:.2}")).join(" ");
+        writeln!(out, "{}: {} nodes, {} seeds, load average {load}", summary.scenario, summary.nodes, summary.seeds)?;
+        for (name, figures) in [("all know", summary.all_know_ms), ("outage", summary.outage_ms)] {
+            if let Some(figures) = figures {
+                writeln!(out, "  {name:<9} {figures}")?;
+            }
+        }
+        writeln!(out, "  {:.1} datagrams/s from each node at rest", summary.packets_per_second_per_node)?;
+        writeln!(out, "  {} violations in {:.2} node-hours", summary.violations.len(), summary.node_hours)?;
+    }
+    for violation in &summary.violations {
+        #[expect(clippy::print_stderr, reason = "what a person needs to replay a failure")]
+        {
+            eprintln!("seed {}: {}: {}", violation.seed, violation.invariant, violation.detail);
+            eprintln!(
+                "  replay: garpike chaos simulate {} --nodes {} --loss {} --addresses {} --seeds {}..{}",
+                summary.scenario,
+                args.nodes,
+                args.loss,
+                args.addresses,
+                violation.seed,
+                violation.seed + 1
+            );
+        }
+    }
+    Ok(status(summary.violations.is_empty()))
+}
+
+fn list() -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "In the lab (garpike chaos run SCENARIO):")?;
+    for scenario in Scenario::value_variants() {
+        writeln!(out, "  {:<10} {}", scenario.name(), help(scenario))?;
+    }
+    writeln!(out, "In the simulator (garpike chaos simulate SCENARIO):")?;
+    for scenario in sim::Scenario::value_variants() {
+        writeln!(out, "  {:<10} {}", scenario.name(), help(scenario))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn selftest() -> Result<ExitCode> {
+    let mut init = match enter()? {
+        Entered::Outside { status } => return Ok(ExitCode::from(status)),
+        Entered::Inside(init) => init,
+    };
+    let report = lab::selftest(&mut init)?;
+    write!(std::io::stdout().lock(), "{report}")?;
+    Ok(status(report.passed()))
+}
+
+fn help(value: &impl clap::ValueEnum) -> String {
+    let help = value.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+    help.unwrap_or_default()
+}
+
+fn status(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
+    let Some((first, end)) = text.split_once("..") else {
+        bail!("\"{text}\" is not a range of seeds; write 0..100");
+    };
+    let range = first.parse()?..end.parse()?;
+    if range.is_empty() {
+        bail!("\"{text}\" holds no seed; the end is not part of the range");
+    }
+    Ok(range)
+}
+
+fn percent(text: &str) -> Result<f64> {
+    let percent: f64 = text.parse()?;
+    if !(0.0..=90.0).contains(&percent) {
+        bail!("{text} is not a share of lost datagrams between 0 and 90 percent");
+    }
+    Ok(percent)
+}

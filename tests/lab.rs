@@ -1,0 +1,148 @@
+//! The shipped binary in the lab: real kernels, a real client, judged from outside.
+//!
+//! Needs root or user namespaces. Bounds are generous: a busy machine must not fail a test; `garpike chaos run` gives
+//! the distributions.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic on bad fixtures")]
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+#[test]
+fn the_lab_measures_what_it_says() {
+    let output = garpike(&["chaos", "selftest"]);
+
+    assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn a_silent_death_moves_the_address_within_seconds() {
+    let report = run("crash", &["--trials", "2"]);
+
+    for trial in report["per_trial"].as_array().unwrap() {
+        assert_ne!(trial["owner_before"], trial["owner_after"], "{trial}");
+        for family in ["v4", "v6"] {
+            assert!(trial["outage_ms"][family].as_f64().unwrap() < 3000.0, "{trial}");
+            assert!(trial["detect_ms"][family].as_f64().unwrap() < 3000.0, "{trial}");
+        }
+    }
+}
+
+#[test]
+fn a_pulled_cable_moves_the_address_within_seconds() {
+    let report = run("link-down", &["--trials", "1"]);
+
+    assert!(report["outage_ms"]["v4"]["max"].as_f64().unwrap() < 3000.0, "{report}");
+    assert!(report["outage_ms"]["v6"]["max"].as_f64().unwrap() < 3000.0, "{report}");
+}
+
+#[test]
+fn a_cut_heals_to_one_owner() {
+    let report = run("partition", &["--trials", "1"]);
+
+    assert_eq!(report["violations"], serde_json::json!([]), "{report}");
+}
+
+#[test]
+fn a_speaker_that_is_told_to_end_hands_over() {
+    let report = run("term", &["--trials", "2"]);
+
+    for trial in report["per_trial"].as_array().unwrap() {
+        assert_ne!(trial["owner_before"], trial["owner_after"], "{trial}");
+        for family in ["v4", "v6"] {
+            assert!(trial["outage_ms"][family].as_f64().unwrap() < 200.0, "{trial}");
+        }
+    }
+}
+
+#[test]
+fn a_killed_or_frozen_speaker_is_replaced() {
+    for scenario in ["kill", "freeze"] {
+        let report = run(scenario, &["--trials", "1"]);
+        assert!(report["detect_ms"]["v4"]["max"].as_f64().unwrap() < 3000.0, "{report}");
+    }
+}
+
+#[test]
+fn one_family_is_reported_alone() {
+    let report = run("term", &["--trials", "1", "--family", "v6"]);
+
+    assert_eq!(report["outage_ms"]["v4"], Value::Null);
+    assert!(report["outage_ms"]["v6"]["p50"].is_number());
+}
+
+#[test]
+fn the_demo_shows_a_failover_in_plain_lines_of_80_columns() {
+    let output = garpike(&["demo", "--kills", "1"]);
+
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}\n{}", stderr(&output));
+    assert!(text.contains("first-pool") && text.contains("kill 1/1") && text.contains("summary"), "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
+fn nothing_is_left_behind_by_a_runner_that_is_killed() {
+    for signal in ["INT", "KILL"] {
+        let marker = format!("left-behind-{}-{signal}", std::process::id());
+        let mut runner = demo(&marker);
+        wait_until("the lab runs", || processes_with(&marker) > 3);
+
+        let killed = Command::new("kill").args([&format!("-{signal}"), &runner.id().to_string()]).status().unwrap();
+
+        assert!(killed.success());
+        runner.wait().unwrap();
+        wait_until("all processes of the lab are gone", || processes_with(&marker) == 0);
+    }
+}
+
+/// Starts a demo whose processes can be told from others by their environment.
+fn demo(marker: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_garpike"));
+    command.args(["demo", "--kills", "100"]).env("GARPIKE_TEST_MARKER", marker);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// How many processes have the marker in their environment.
+fn processes_with(marker: &str) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let environment = std::fs::read(entry.unwrap().path().join("environ")).unwrap_or_default();
+        count +=
+            usize::from(environment.split(|byte| *byte == 0).any(|variable| variable.ends_with(marker.as_bytes())));
+    }
+    count
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    #[expect(clippy::disallowed_methods, reason = "a test waits in real time")]
+    let now = Instant::now;
+    let deadline = now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(now() < deadline, "{what}: not after 20 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a scenario and gives its report. An invariant that is violated fails the test.
+fn run(scenario: &str, more: &[&str]) -> Value {
+    let output = garpike(&[&["chaos", "run", scenario, "--json"], more].concat());
+    assert!(output.status.success(), "{scenario}: {}\n{}", stdout(&output), stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn garpike(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_garpike")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
