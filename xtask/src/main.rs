@@ -1,2 +1,192 @@
-//! To be written.
-fn main() {}
+//! Developer commands: `cargo xtask test|lint|fuzz|setup`.
+//!
+//! Each prints the commands that it runs and stops at the first that fails.
+#![expect(clippy::print_stderr, reason = "it is a command line program")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Garpike.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Xtask {
+    /// Builds and runs every test: unit tests, the simulator and the lab
+    Test,
+    /// Checks format, lints, docs, the IO-free cores, dependency rules and licences; denies warnings
+    Lint,
+    /// Fuzzes every parser, or one, on the stable toolchain
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only this target
+        target: Option<String>,
+    },
+    /// Installs what `lint` needs beyond the toolchain
+    #[command(subcommand)]
+    Setup(Setup),
+}
+
+/// What can be installed.
+#[derive(Subcommand)]
+enum Setup {
+    /// cargo-deny, built from its crate
+    Deny,
+}
+
+fn main() -> ExitCode {
+    match run(&Xtask::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(xtask: &Xtask) -> Result<()> {
+    match xtask {
+        Xtask::Test => test(),
+        Xtask::Lint => lint(),
+        Xtask::Fuzz { seconds, target } => fuzz(*seconds, target.as_deref()),
+        Xtask::Setup(Setup::Deny) => setup_deny(),
+    }
+}
+
+fn test() -> Result<()> {
+    eprintln!("xtask: needs the Rust toolchain only; installs nothing");
+    // Needs neither rights nor other programs.
+    cargo(&["test", "--workspace", "--profile", PROFILE])?;
+    // Needs user namespaces or root; fails, with the setting to change, where there are none.
+    cargo(&["test", "--profile", PROFILE, "--test", "lab", "--", "--test-threads=1"])
+}
+
+fn lint() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo_with(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    for core in ["garpike-membership", "garpike-announcer"] {
+        cargo(&["check", "--package", core, "--no-default-features"])?;
+    }
+    cargo(&["check", "--no-default-features"])?;
+    if !succeeds(Command::new("cargo-deny").arg("--version")) {
+        setup_deny()?;
+    }
+    cargo(&["deny", "check", "bans", "licenses", "sources"])
+}
+
+/// Runs the libFuzzer binaries of `fuzz/`. Coverage by the compiler's own pass, so the pinned stable toolchain does.
+fn fuzz(seconds: u32, only: Option<&str>) -> Result<()> {
+    let targets = fuzz_targets()?;
+    if let Some(only) = only.filter(|only| !targets.iter().any(|target| target == only)) {
+        bail!("there is no fuzz target \"{only}\"; there are {}", targets.join(", "));
+    }
+    let flags = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+                 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+                 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=on";
+    let target_dir = root().join("target/fuzz");
+    let triple = host()?;
+    // With --target the flags do not reach build scripts and proc macros.
+    let build =
+        ["build", "--release", "--package", "garpike-fuzz", "--features", "libfuzzer", "--bins", "--target", &triple];
+    cargo_with(&build, &[("RUSTFLAGS", flags), ("CARGO_TARGET_DIR", &target_dir.to_string_lossy())])?;
+    for target in targets.iter().filter(|target| only.is_none_or(|only| only == *target)) {
+        let found = target_dir.join("corpus").join(target);
+        let artifacts = root().join("fuzz/artifacts").join(target);
+        for directory in [&found, &artifacts] {
+            std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        // libFuzzer's own limit on one allocation needs a sanitizer; the kernel's needs nothing.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -v 524288 && exec \"$@\"", "sh"])
+            .arg(target_dir.join(&triple).join("release").join(target))
+            .arg(format!("-max_total_time={seconds}"))
+            .args(["-max_len=4096", "-rss_limit_mb=400", "-timeout=5", "-print_final_stats=1"])
+            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .arg(&found)
+            .arg(root().join("fuzz/corpus").join(target));
+        succeed(&mut command).with_context(|| {
+            format!(
+                "target {target}: an input that it found is in {}; add it to fuzz/corpus/{target} with the mend",
+                artifacts.display()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn fuzz_targets() -> Result<Vec<String>> {
+    let directory = root().join("fuzz/fuzz_targets");
+    let mut targets = Vec::new();
+    for entry in std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        if let Some(name) = entry?.path().file_stem().and_then(|name| name.to_str()) {
+            targets.push(name.to_owned());
+        }
+    }
+    targets.sort();
+    Ok(targets)
+}
+
+fn setup_deny() -> Result<()> {
+    eprintln!("xtask: installing cargo-deny {DENY_VERSION} with cargo install");
+    cargo(&["install", "cargo-deny", "--locked", "--version", DENY_VERSION])
+}
+
+fn host() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    cargo_with(arguments, &[])
+}
+
+fn cargo_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    succeed(Command::new("cargo").args(arguments).envs(environment.iter().copied()).current_dir(root()))
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let line = printed(command);
+    eprintln!("xtask: {line}");
+    let start = now();
+    let status = command.status().with_context(|| format!("cannot run {line}"))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    eprintln!("xtask: done in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+fn printed(command: &Command) -> String {
+    let words = command.get_envs().filter_map(|(key, value)| {
+        value.map(|value| format!("{}='{}'", key.to_string_lossy(), value.to_string_lossy()))
+    });
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    let program = command.get_program().to_string_lossy().into_owned();
+    words.chain([program]).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// The root of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures how long its commands take")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The profile of tests and lab: see Cargo.toml.
+const PROFILE: &str = "ci";
+const DENY_VERSION: &str = "0.20.2";
