@@ -1,0 +1,88 @@
+//! Frames from the segment: anybody may send them.
+
+use std::collections::BTreeMap;
+
+use garpike_announcer::wire;
+use garpike_announcer::{Announcer, Config, Link, LinkSet};
+use garpike_election::{IfIndex, MacAddr, Selection, ServiceIp};
+
+/// Parses a frame, writes what was understood and parses that again; hands the frame to a responder. A wrong checksum of
+/// ICMPv6 is mended first: what lies behind it would hardly be reached otherwise.
+///
+/// # Panics
+///
+/// When a message does not survive the round trip, a right checksum is called wrong, or an answer is anything else than
+/// one true claim about what was asked.
+pub fn frame(data: &[u8]) {
+    if wire::parse(data) == Err(wire::Ignored::Checksum) {
+        let mended = with_checksum(data).expect("a frame whose checksum is judged has one");
+        assert_ne!(wire::parse(&mended), Err(wire::Ignored::Checksum), "{mended:02x?}");
+        respond(&mended);
+    } else {
+        respond(data);
+    }
+}
+
+fn respond(data: &[u8]) {
+    let message = wire::parse(data).ok();
+    if let Some(message) = message {
+        assert_eq!(wire::parse(&message.emit()), Ok(message), "a message does not survive the wire");
+    }
+    let now = crate::start();
+    let mut announcer = Announcer::new(Config::default());
+    announcer.handle_links(links(), now);
+    let owned = ["192.168.10.0", "fc00:f853:ccd:e799::"].map(|ip| ip.parse::<ServiceIp>().expect("is a service IP"));
+    announcer.handle_owned(owned.into_iter().map(|ip| (ip, Selection::All)).collect(), now);
+    while announcer.poll_transmit().is_some() {}
+
+    let handled = announcer.handle_frame(ETH0, data, now);
+
+    let answers: Vec<_> = std::iter::from_fn(|| announcer.poll_transmit()).collect();
+    assert_eq!(answers.len(), usize::from(handled.is_ok()), "{handled:?}");
+    for answer in answers {
+        let asked = message.expect("only a message is answered").target();
+        assert!(owned.iter().any(|ip| ip.addr() == asked), "an answer for {asked}, which is not owned");
+        let answer = wire::parse(&answer.bytes).expect("an answer is a valid frame");
+        assert_eq!(answer.claim(), Some(wire::Claim { ip: asked, mac: MAC }), "the answer to {message:?}");
+        assert_eq!(answer.ethernet().source, MAC);
+    }
+}
+
+/// The frame with the one's complement sum over addresses, length, next header and body (RFC 4443 section 2.3).
+fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = data.to_vec();
+    frame.get_mut(56..58)?.fill(0);
+    let body_len = u16::from_be_bytes([*data.get(18)?, *data.get(19)?]);
+    let (addresses, body) = (frame.get(22..54)?, frame.get(54..)?.get(..body_len.into())?);
+    let words = addresses.chunks(2).chain(body.chunks(2)).map(|word| match *word {
+        [high, low, ..] => u16::from_be_bytes([high, low]),
+        [high] => u16::from_be_bytes([high, 0]),
+        [] => 0,
+    });
+    let sum = words.chain([body_len, 58]).fold(0_u16, |sum, word| {
+        let (sum, carry) = sum.overflowing_add(word);
+        sum + u16::from(carry)
+    });
+    frame.get_mut(56..58)?.copy_from_slice(&(!sum).to_be_bytes());
+    Some(frame)
+}
+
+fn links() -> LinkSet {
+    let link = Link {
+        name: "eth0".parse().expect("is an interface name"),
+        mac: Some(MAC),
+        up: true,
+        carrier: true,
+        carrier_ups: 1,
+        loopback: false,
+        no_arp: false,
+        point_to_point: false,
+        master: None,
+        nets: ["192.168.8.11/22", "fe80::1/64"].map(|net| net.parse().expect("is a prefix")).to_vec(),
+        mtu: 1500,
+    };
+    LinkSet { links: BTreeMap::from([(ETH0, link)]) }
+}
+
+const ETH0: IfIndex = IfIndex(2);
+const MAC: MacAddr = MacAddr([0x02, 0x77, 0, 0, 0, 0x0b]);
