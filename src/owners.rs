@@ -10,7 +10,7 @@ use serde_json::json;
 
 /// Prints, for each address, the nodes in the order in which they would own it
 ///
-/// The order is MetalLB's: SHA-256 of "<node>#<ip>", lowest first. For a Service with several addresses, and for
+/// The order is MetalLB's: SHA-256 of NODE#IP, lowest first. For a Service with several addresses, and for
 /// Services that share one, the order of the first address of the oldest Service counts.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  garpike owners --nodes node-a,node-b,node-c 192.168.10.0 fc00:f853:ccd:e799::")]

@@ -202,9 +202,8 @@ impl Speaker {
     /// Announces everything again that this node owns by the latest members: the last word on the wire is the owner's.
     async fn reannounce(&mut self) {
         self.follow_members().await;
-        if self.announcer.commands.try_send(announcer_io::Command::Reannounce).is_err() {
-            // Full: one that waits in the queue does the same.
-        }
+        // Full: one that waits in the queue does the same.
+        let _ = self.announcer.commands.try_send(announcer_io::Command::Reannounce);
     }
 
     async fn tell_interfaces(&mut self) -> Result<()> {
