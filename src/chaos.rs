@@ -81,6 +81,9 @@ struct Simulate {
     /// Datagrams and frames lost, in percent
     #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percent)]
     loss: f64,
+    /// Virtual hours of `rest` for each seed
+    #[arg(long, value_name = "H", default_value_t = 0.1, value_parser = hours)]
+    hours: f64,
     /// How many service IPs
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     addresses: u32,
@@ -140,7 +143,12 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
 }
 
 fn simulate(args: &Simulate) -> Result<ExitCode> {
-    let config = sim::Config { nodes: usize::from(args.nodes), loss_percent: args.loss, addresses: args.addresses };
+    let config = sim::Config {
+        nodes: usize::from(args.nodes),
+        loss_percent: args.loss,
+        addresses: args.addresses,
+        rest: Duration::from_secs_f64(args.hours * 3600.0),
+    };
     let summary = sim::run_seeds(args.scenario, config, args.seeds.clone());
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -148,7 +156,9 @@ fn simulate(args: &Simulate) -> Result<ExitCode> {
     } else {
         let load = report::load_average().map(|load| format!("{load:.2}")).join(" ");
         writeln!(out, "{}: {} nodes, {} seeds, load average {load}", summary.scenario, summary.nodes, summary.seeds)?;
-        for (name, figures) in [("all know", summary.all_know_ms), ("outage", summary.outage_ms)] {
+        for (name, figures) in
+            [("all know", summary.all_know_ms), ("outage", summary.outage_ms), ("heal", summary.heal_ms)]
+        {
             if let Some(figures) = figures {
                 writeln!(out, "  {name:<9} {figures}")?;
             }
@@ -161,11 +171,12 @@ fn simulate(args: &Simulate) -> Result<ExitCode> {
         {
             eprintln!("seed {}: {}: {}", violation.seed, violation.invariant, violation.detail);
             eprintln!(
-                "  replay: garpike chaos simulate {} --nodes {} --loss {} --addresses {} --seeds {}..{}",
+                "  replay: garpike chaos simulate {} --nodes {} --loss {} --addresses {} --hours {} --seeds {}..{}",
                 summary.scenario,
                 args.nodes,
                 args.loss,
                 args.addresses,
+                args.hours,
                 violation.seed,
                 violation.seed + 1
             );
@@ -215,6 +226,14 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
         bail!("\"{text}\" holds no seed; the end is not part of the range");
     }
     Ok(range)
+}
+
+fn hours(text: &str) -> Result<f64> {
+    let hours: f64 = text.parse()?;
+    if !(0.0..=10_000.0).contains(&hours) {
+        bail!("{text} is not a number of hours between 0 and 10000");
+    }
+    Ok(hours)
 }
 
 fn percent(text: &str) -> Result<f64> {

@@ -112,7 +112,7 @@ fn simulate(args: &Args) -> Result<ExitCode> {
     let mut screen = Screen::new();
     let nodes = usize::from(args.nodes);
     screen.line(format_args!("garpike demo: {nodes} simulated nodes, the shipped code in virtual time"))?;
-    let config = sim::Config { nodes, loss_percent: 0.0, addresses: 1 };
+    let config = sim::Config { nodes, loss_percent: 0.0, addresses: 1, rest: Duration::ZERO };
     let mut outages = Vec::new();
     for kill in 1..=args.kills {
         let outcome = sim::run(sim::Scenario::Crash, config, u64::from(kill));

@@ -20,6 +20,8 @@ pub(super) struct Host {
     pub(super) announcer: Announcer,
     /// When this host wakes up next; an earlier or later wake-up in the queue is stale.
     pub(super) wake_at: Option<Instant>,
+    /// Who is alive or who owns what may have changed since this was last taken.
+    pub(super) changed: bool,
 }
 
 impl Host {
@@ -46,6 +48,7 @@ impl Host {
             pipeline: Pipeline::new(name.clone()),
             announcer: Announcer::new(garpike_announcer::Config::default()),
             wake_at: None,
+            changed: false,
             name,
         };
         host.announcer.handle_links(links_of(host.mac, index), now);
@@ -106,6 +109,7 @@ impl Host {
     fn elect(&mut self, now: Instant) {
         self.pipeline.handle_members(self.cluster.members().clone());
         self.announcer.handle_owned(self.pipeline.owned(), now);
+        self.changed = true;
     }
 }
 

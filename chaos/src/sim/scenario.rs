@@ -19,6 +19,10 @@ use crate::report::{Distribution, Finding, Violation};
 pub enum Scenario {
     /// A host that owns addresses dies without a word
     Crash,
+    /// A host that owns addresses is cut off for some seconds, with the other hosts or the client out of its reach
+    Partition,
+    /// Nothing goes wrong for --hours, but for the loss of datagrams
+    Rest,
 }
 
 /// The conditions of a simulation.
@@ -30,6 +34,8 @@ pub struct Config {
     pub loss_percent: f64,
     /// How many service IPs there are.
     pub addresses: u32,
+    /// How long nothing goes wrong in [`Scenario::Rest`].
+    pub rest: Duration,
 }
 
 /// What one run gave.
@@ -39,6 +45,8 @@ pub struct Outcome {
     pub all_know: Option<Duration>,
     /// The longest outage of an address at the client.
     pub outage: Option<Duration>,
+    /// From the end of the partition until every address has one owner and everybody knows everybody.
+    pub healed: Option<Duration>,
     /// Who died.
     pub crashed: Option<NodeName>,
     /// What did not hold.
@@ -76,6 +84,8 @@ pub struct Summary {
     pub all_know_ms: Option<Distribution>,
     /// The longest outage of an address at the client.
     pub outage_ms: Option<Distribution>,
+    /// From the end of the partition until every address has one owner and everybody knows everybody.
+    pub heal_ms: Option<Distribution>,
     /// Datagrams that a node sends in a second at rest, averaged over the runs.
     pub packets_per_second_per_node: f64,
     /// What did not hold.
@@ -93,6 +103,8 @@ impl Scenario {
     pub fn name(self) -> &'static str {
         match self {
             Self::Crash => "crash",
+            Self::Partition => "partition",
+            Self::Rest => "rest",
         }
     }
 }
@@ -100,7 +112,9 @@ impl Scenario {
 /// Runs `scenario` once.
 pub fn run(scenario: Scenario, config: Config, seed: u64) -> Outcome {
     match scenario {
-        Scenario::Crash => crash(config, seed),
+        Scenario::Crash => Run::start(config, seed).map_or_else(|failed| *failed, Run::crash),
+        Scenario::Partition => Run::start(config, seed).map_or_else(|failed| *failed, Run::partition),
+        Scenario::Rest => Run::start(config, seed).map_or_else(|failed| *failed, |run| run.rest(config.rest)),
     }
 }
 
@@ -117,14 +131,20 @@ pub fn run_seeds(scenario: Scenario, config: Config, seeds: Range<u64>) -> Summa
         moves_with_host_alive: 0,
         all_know_ms: None,
         outage_ms: None,
+        heal_ms: None,
         packets_per_second_per_node: 0.0,
         violations: Vec::new(),
     };
-    let (mut known, mut outages, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut known, mut outages, mut heals, mut rates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (trial, seed) in seeds.enumerate() {
         let outcome = run(scenario, config, seed);
-        known.push(outcome.all_know.map(millis));
-        outages.push(outcome.outage.map(millis));
+        if scenario != Scenario::Rest {
+            known.push(outcome.all_know.map(millis));
+            outages.push(outcome.outage.map(millis));
+        }
+        if scenario == Scenario::Partition {
+            heals.push(outcome.healed.map(millis));
+        }
         rates.push(outcome.packets_per_second);
         summary.events += outcome.events;
         summary.node_hours += outcome.elapsed.as_secs_f64() / 3600.0 * count(config.nodes);
@@ -138,68 +158,144 @@ pub fn run_seeds(scenario: Scenario, config: Config, seeds: Range<u64>) -> Summa
     }
     summary.all_know_ms = Distribution::of(known);
     summary.outage_ms = Distribution::of(outages);
+    summary.heal_ms = Distribution::of(heals);
     summary.packets_per_second_per_node = rates.iter().sum::<f64>() / count(rates.len().max(1));
     summary
 }
 
-/// A host that owns addresses dies without a word.
-fn crash(config: Config, seed: u64) -> Outcome {
-    let desired = desired(config.addresses);
-    let ips: Vec<ServiceIp> = desired.addresses.keys().copied().collect();
-    let mut world = World::boot(config.nodes, desired, config.loss_percent, seed);
-    let mut outcome = Outcome::default();
-    if world.wait(LONGEST_JOIN, |world| world.agrees_with_reality() && one_owner_each(world, &ips)).is_none() {
-        outcome.found(CONVERGES, format!("no full membership {LONGEST_JOIN:?} after the start"));
-        return outcome;
-    }
-    let sent = world.datagrams;
-    world.advance(AT_REST);
-    outcome.packets_per_second = count(usize::try_from(world.datagrams - sent).unwrap_or(usize::MAX))
-        / count(config.nodes)
-        / AT_REST.as_secs_f64();
+/// A world that has converged, and what is known of the run so far.
+struct Run {
+    world: World,
+    ips: Vec<ServiceIp>,
+    owners: BTreeMap<ServiceIp, NodeName>,
+    /// A host that owns addresses.
+    victim: NodeName,
+    rng: StdRng,
+    outcome: Box<Outcome>,
+}
 
-    // The instant within a probe period and the victim are part of the seed.
-    let mut rng = StdRng::seed_from_u64(seed ^ 0x6372_6173_6800_0000);
-    world.advance(Duration::from_micros(rng.random_range(0..200_000)));
-    let owners = owners(&world, &ips);
-    let candidates: Vec<&NodeName> = owners.values().collect::<BTreeSet<_>>().into_iter().collect();
-    let Some(victim) = candidates.get(rng.random_range(0..candidates.len().max(1))).map(|node| (*node).clone()) else {
-        outcome.found(CONVERGES, "nobody owns anything".to_owned());
-        return outcome;
-    };
-    if world.has_false_death() {
-        outcome.false_downs += 1;
-        outcome.found(NO_LIVING_HOST_IS_DECLARED_DEAD, "before the crash".to_owned());
+impl Run {
+    /// Boots, waits until all is well, and goes on to an instant that the seed decides.
+    fn start(config: Config, seed: u64) -> Result<Self, Box<Outcome>> {
+        let desired = desired(config.addresses);
+        let ips: Vec<ServiceIp> = desired.addresses.keys().copied().collect();
+        let mut world = World::boot(config.nodes, desired, config.loss_percent, seed);
+        let mut outcome = Box::new(Outcome::default());
+        if world.wait(LONGEST_JOIN, |world| world.agrees_with_reality() && one_owner_each(world, &ips)).is_none() {
+            outcome.found(CONVERGES, format!("no full membership {LONGEST_JOIN:?} after the start"));
+            return Err(outcome);
+        }
+        let sent = world.datagrams;
+        world.advance(AT_REST);
+        let sent = usize::try_from(world.datagrams - sent).unwrap_or(usize::MAX);
+        outcome.packets_per_second = count(sent) / count(config.nodes) / AT_REST.as_secs_f64();
+
+        // The instant within a probe period and the victim are part of the seed.
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x6372_6173_6800_0000);
+        world.advance(Duration::from_micros(rng.random_range(0..200_000)));
+        let owners = owners(&world, &ips);
+        let candidates: Vec<&NodeName> = owners.values().collect::<BTreeSet<_>>().into_iter().collect();
+        let Some(victim) = candidates.get(rng.random_range(0..candidates.len().max(1))).map(|node| (*node).clone())
+        else {
+            outcome.found(CONVERGES, "nobody owns anything".to_owned());
+            return Err(outcome);
+        };
+        Ok(Self { world, ips, owners, victim, rng, outcome })
     }
 
-    world.start_measuring();
-    world.crash(&victim);
-    outcome.all_know = world.wait(LONGEST_DETECTION, |world| world.all_know_dead(&victim));
-    if outcome.all_know.is_none() {
-        outcome.found(DEATH_IS_KNOWN, format!("{victim} is not known to be dead after {LONGEST_DETECTION:?}"));
+    /// The victim dies.
+    fn crash(mut self) -> Outcome {
+        self.judge_deaths("before the crash");
+        self.world.start_measuring();
+        self.world.crash(&self.victim);
+        self.wait_until_known();
+        self.world.advance(SETTLING);
+        self.judge_deaths("after the crash");
+        self.measure_outage();
+        self.judge_owners("died");
+        self.outcome.crashed = Some(self.victim.clone());
+        self.end()
     }
-    world.advance(SETTLING);
-    if world.has_false_death() {
-        outcome.false_downs += 1;
-        outcome.found(NO_LIVING_HOST_IS_DECLARED_DEAD, format!("after the crash of {victim}"));
-    }
-    let moved_from = |ip: &ServiceIp| owners.get(ip) == Some(&victim);
-    let outage = ips.iter().filter(|ip| moved_from(ip)).map(|ip| world.longest_gap(*ip)).max();
-    outcome.outage = outage.map(|gap| gap.saturating_sub(PROBE_INTERVAL));
-    for ip in &ips {
-        match world.answering(*ip).as_slice() {
-            [owner] if moved_from(ip) || owners.get(ip) == Some(*owner) => {}
-            [owner] => {
-                let detail = format!("{ip} moved from {:?} to {owner}, but {victim} died", owners.get(ip));
-                outcome.found(ONLY_THE_DEAD_NODES_ADDRESSES_MOVE, detail);
+
+    /// The victim is cut off for 2 to 10 s and comes back.
+    fn partition(mut self) -> Outcome {
+        self.world.start_measuring();
+        self.world.cut(std::slice::from_ref(&self.victim));
+        self.wait_until_known();
+        self.world.advance(Duration::from_millis(self.rng.random_range(2_000..10_000)));
+        self.measure_outage();
+        self.world.heal();
+        let ips = &self.ips;
+        let whole = |world: &World| world.agrees_with_reality() && one_owner_each(world, ips);
+        self.outcome.healed = self.world.wait(LONGEST_HEAL, whole);
+        if self.outcome.healed.is_none() {
+            self.outcome.found(HEALS, format!("{} is not back {LONGEST_HEAL:?} after the cut", self.victim));
+        }
+        self.world.advance(SETTLING);
+        self.judge_owners("was cut off and is back");
+        for ip in &self.ips {
+            let (cached, answering) = (self.world.cached(*ip), self.world.answering(*ip));
+            if !answering.iter().any(|owner| Some(*owner) == cached) {
+                let detail = format!("the client sends {ip} to {cached:?}, {answering:?} answers");
+                self.outcome.found(THE_OWNER_SPEAKS_LAST, detail);
             }
-            answering => outcome.found(ONE_OWNER, format!("{ip} is answered by {answering:?}")),
+        }
+        self.end()
+    }
+
+    /// Nothing happens; a death is false.
+    fn rest(mut self, duration: Duration) -> Outcome {
+        let end = self.world.clock().elapsed() + duration;
+        while self.world.clock().elapsed() < end && self.outcome.findings.is_empty() {
+            self.world.wait(REST_STEP, World::has_false_death);
+            self.judge_deaths("though nothing went wrong");
+        }
+        self.judge_owners("only rested");
+        self.end()
+    }
+
+    fn wait_until_known(&mut self) {
+        let victim = &self.victim;
+        self.outcome.all_know = self.world.wait(LONGEST_DETECTION, |world| world.others_know_dead(victim));
+        if self.outcome.all_know.is_none() {
+            let detail = format!("{victim} is not known to be gone after {LONGEST_DETECTION:?}");
+            self.outcome.found(DEATH_IS_KNOWN, detail);
         }
     }
-    outcome.crashed = Some(victim);
-    outcome.events = world.events;
-    outcome.elapsed = world.clock().elapsed();
-    outcome
+
+    fn measure_outage(&mut self) {
+        let moved = self.ips.iter().filter(|ip| self.owners.get(ip) == Some(&self.victim));
+        let outage = moved.map(|ip| self.world.longest_gap(*ip)).max();
+        self.outcome.outage = outage.map(|gap| gap.saturating_sub(PROBE_INTERVAL));
+    }
+
+    fn judge_deaths(&mut self, when: &str) {
+        if self.world.has_false_death() {
+            self.outcome.false_downs += 1;
+            self.outcome.found(NO_LIVING_HOST_IS_DECLARED_DEAD, when.to_owned());
+        }
+    }
+
+    /// One owner each, and the addresses of the others where they were.
+    fn judge_owners(&mut self, what: &str) {
+        for ip in &self.ips {
+            let before = self.owners.get(ip);
+            match self.world.answering(*ip).as_slice() {
+                [owner] if before == Some(&self.victim) || before == Some(*owner) => {}
+                [owner] => {
+                    let detail = format!("{ip} moved from {before:?} to {owner}, but {} {what}", self.victim);
+                    self.outcome.found(ONLY_THE_DEAD_NODES_ADDRESSES_MOVE, detail);
+                }
+                answering => self.outcome.found(ONE_OWNER, format!("{ip} is answered by {answering:?}")),
+            }
+        }
+    }
+
+    fn end(mut self) -> Outcome {
+        self.outcome.events = self.world.events;
+        self.outcome.elapsed = self.world.clock().elapsed();
+        *self.outcome
+    }
 }
 
 fn owners(world: &World, ips: &[ServiceIp]) -> BTreeMap<ServiceIp, NodeName> {
@@ -233,6 +329,8 @@ const CONVERGES: &str = "after the start every address has one owner";
 const DEATH_IS_KNOWN: &str = "the death of a host becomes known to all survivors";
 const ONE_OWNER: &str = "after convergence exactly one living host answers for an address";
 const ONLY_THE_DEAD_NODES_ADDRESSES_MOVE: &str = "only the dead node's addresses move";
+const HEALS: &str = "after a partition every address has one owner and everybody knows everybody";
+const THE_OWNER_SPEAKS_LAST: &str = "after a partition the client's cache names the owner";
 const NO_LIVING_HOST_IS_DECLARED_DEAD: &str = "no living host is declared dead";
 
 /// Where the pool of the users' documents begins.
@@ -243,5 +341,9 @@ const LONGEST_JOIN: Duration = Duration::from_secs(20);
 const AT_REST: Duration = Duration::from_secs(5);
 /// Chosen: a bound far above the target, which the distribution shows.
 const LONGEST_DETECTION: Duration = Duration::from_secs(20);
+/// Chosen: a bound far above the target, which the distribution shows.
+const LONGEST_HEAL: Duration = Duration::from_secs(20);
+/// Chosen: between two looks that are not caused by an event.
+const REST_STEP: Duration = Duration::from_secs(10);
 /// Chosen: the whole schedule of announcements.
 const SETTLING: Duration = Duration::from_secs(4);

@@ -43,8 +43,12 @@ pub struct World {
     /// How many events were ever queued: breaks ties in the order of their causes.
     caused: u64,
     hosts: Vec<Host>,
+    /// The hosts on the other side of a partition; the client is not there.
+    aside: BTreeSet<usize>,
     client: Client,
     desired: Desired,
+    /// Some host changed its mind since the condition of a wait was last looked at.
+    changed: bool,
     /// Events handled.
     pub events: u64,
     /// Datagrams sent.
@@ -85,8 +89,10 @@ impl World {
             queue: BinaryHeap::new(),
             caused: 0,
             hosts: Vec::new(),
+            aside: BTreeSet::new(),
             client: Client::default(),
             desired,
+            changed: false,
             events: 0,
             datagrams: 0,
         };
@@ -117,7 +123,8 @@ impl World {
         self.advance_until(end, |_| false);
     }
 
-    /// Lets time pass until `condition` or for at most `longest`; gives the time that passed if it came true.
+    /// Lets time pass until `condition` or for at most `longest`; gives the time that passed if it came true. It is
+    /// looked at whenever a host changed its mind about who is alive or who owns what.
     pub fn wait(&mut self, longest: Duration, condition: impl Fn(&Self) -> bool) -> Option<Duration> {
         let start = self.clock.now;
         self.advance_until(start + longest, condition).then(|| self.clock.now - start)
@@ -130,22 +137,26 @@ impl World {
         }
     }
 
-    /// The host dies no more: a new process on it joins again.
-    pub fn reboot(&mut self, node: &NodeName) {
-        let nodes = self.hosts.len();
-        let Some(index) = self.hosts.iter().position(|host| host.name == *node) else { return };
-        let seed = self.rng.random();
-        let mut host = Host::boot(index, nodes, &self.desired, seed, self.clock.now);
-        host.wake_at = None;
-        if let Some(place) = self.hosts.get_mut(index) {
-            *place = host;
-        }
-        self.collect(index);
+    /// Cuts hosts off from the others and from the client.
+    pub fn cut(&mut self, nodes: &[NodeName]) {
+        let hosts = self.hosts.iter().enumerate();
+        self.aside = hosts.filter(|(_, host)| nodes.contains(&host.name)).map(|(index, _)| index).collect();
+    }
+
+    /// Ends the partition.
+    pub fn heal(&mut self) {
+        self.aside.clear();
     }
 
     /// The living hosts that answer for `ip`.
     pub fn answering(&self, ip: ServiceIp) -> Vec<&NodeName> {
         self.hosts.iter().filter(|host| host.answers(ip)).map(|host| &host.name).collect()
+    }
+
+    /// The host that the client would send to, by its neighbour cache.
+    pub fn cached(&self, ip: ServiceIp) -> Option<&NodeName> {
+        let mac = self.client.cache.get(&ip)?;
+        self.hosts.iter().find(|host| host.mac == *mac).map(|host| &host.name)
     }
 
     /// Whether every living host believes that exactly the living hosts live.
@@ -155,10 +166,10 @@ impl World {
         living().all(|host| host.members().nodes.keys().eq(names.iter().copied()))
     }
 
-    /// Whether all living hosts see `node` as dead.
-    pub fn all_know_dead(&self, node: &NodeName) -> bool {
-        let mut living = self.hosts.iter().filter(|host| host.alive);
-        living.all(|host| !host.members().nodes.contains_key(node))
+    /// Whether all other living hosts see `node` as dead.
+    pub fn others_know_dead(&self, node: &NodeName) -> bool {
+        let mut others = self.hosts.iter().filter(|host| host.alive && host.name != *node);
+        others.all(|host| !host.members().nodes.contains_key(node))
     }
 
     /// Whether some living host sees another living host as dead.
@@ -181,8 +192,9 @@ impl World {
     }
 
     fn advance_until(&mut self, end: Instant, condition: impl Fn(&Self) -> bool) -> bool {
+        self.changed = true;
         loop {
-            if condition(self) {
+            if std::mem::take(&mut self.changed) && condition(self) {
                 return true;
             }
             let Some(Reverse(next)) = self.queue.peek() else { break };
@@ -211,25 +223,35 @@ impl World {
                 self.collect(index);
             }
             Event::Datagram { from, to, bytes } => {
+                let sender = self.hosts.iter().position(|host| host.gossip == from);
                 let Some(index) = self.hosts.iter().position(|host| host.gossip == to && host.alive) else { return };
+                if sender.is_some_and(|sender| self.is_cut(sender, index)) {
+                    return;
+                }
                 if let Some(host) = self.hosts.get_mut(index) {
                     host.handle_datagram(from, &bytes, now);
                 }
                 self.collect(index);
             }
             Event::Frame { from, bytes } => {
-                self.client.handle_frame(&bytes);
+                if !self.aside.contains(&from) {
+                    self.client.handle_frame(&bytes);
+                }
                 for index in 0..self.hosts.len() {
+                    let reached = index != from && !self.is_cut(from, index);
                     let Some(host) = self.hosts.get_mut(index) else { continue };
-                    if index != from && host.alive {
+                    if reached && host.alive {
                         host.handle_frame(&bytes, now);
                         self.collect(index);
                     }
                 }
             }
             Event::Probe => {
+                let near =
+                    self.hosts.iter().enumerate().filter(|(index, host)| host.alive && !self.aside.contains(index));
+                let reachable: BTreeSet<MacAddr> = near.map(|(_, host)| host.mac).collect();
                 for ip in self.desired.addresses.keys() {
-                    self.client.probe(*ip, &self.hosts, now);
+                    self.client.probe(*ip, &reachable, now);
                 }
                 self.push(now + PROBE_INTERVAL, Event::Probe);
             }
@@ -240,6 +262,7 @@ impl World {
     fn collect(&mut self, index: usize) {
         let now = self.clock.now;
         let Some(host) = self.hosts.get_mut(index) else { return };
+        self.changed |= std::mem::take(&mut host.changed);
         let gossip = host.gossip;
         let datagrams: Vec<_> = std::iter::from_fn(|| host.cluster.poll_transmit()).collect();
         let frames: Vec<_> = std::iter::from_fn(|| host.announcer.poll_transmit()).collect();
@@ -259,6 +282,10 @@ impl World {
             let event = Event::Frame { from: index, bytes: frame.bytes.to_vec() };
             self.carry(event);
         }
+    }
+
+    fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.aside.contains(&a) != self.aside.contains(&b)
     }
 
     /// Delivers after the delay of a switch, or loses.
@@ -284,10 +311,9 @@ impl Client {
         }
     }
 
-    /// Sends to whom the cache names; the host answers as long as it lives, whoever owns the address.
-    fn probe(&mut self, ip: ServiceIp, hosts: &[Host], now: Instant) {
-        let Some(mac) = self.cache.get(&ip) else { return };
-        if !hosts.iter().any(|host| host.mac == *mac && host.alive) {
+    /// Sends to whom the cache names; a host that is reached answers, whoever owns the address.
+    fn probe(&mut self, ip: ServiceIp, reachable: &BTreeSet<MacAddr>, now: Instant) {
+        if !self.cache.get(&ip).is_some_and(|mac| reachable.contains(mac)) {
             return;
         }
         if let Some(last) = self.last_answer.insert(ip, now) {
