@@ -14,7 +14,7 @@ pub struct Assignment {
 /// The outcome for one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elected {
-    /// Every eligible living node, the owner first.
+    /// The eligible living nodes, the owner first, then its heirs; no more than [`Elected::MAX_RANKED`].
     pub ranked: Vec<NodeName>,
     /// The interfaces on which the owner announces it.
     pub interfaces: Selection<InterfaceName>,
@@ -60,6 +60,9 @@ pub struct Change {
 }
 
 impl Elected {
+    /// How many nodes are ranked for an address. Chosen: an owner, and more heirs than die at once.
+    pub const MAX_RANKED: usize = 8;
+
     /// The node that answers for the address.
     pub fn owner(&self) -> Option<&NodeName> {
         self.ranked.first()

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assignment::{Assignment, Elected, Unowned};
-use crate::desired::{Address, Desired, Selection};
+use crate::desired::{Address, Desired, Placement, Selection};
 use crate::hash::score;
-use crate::members::Members;
+use crate::members::{Members, NodeState};
 use crate::{NodeName, ServiceIp};
 
 /// Elects an owner for every desired address. Pure and total: any input has a result, equal inputs have equal ones.
@@ -16,13 +16,24 @@ pub fn elect(desired: &Desired, members: &Members) -> Assignment {
     Elector::default().elect(desired, members)
 }
 
-/// [`elect`] with a memory of the hash orders, so that a death costs a filter and no hash at all.
+/// [`elect`] with a memory of the hash orders, so that a death costs a look at each candidate and no hash at all.
 #[derive(Debug, Default)]
 pub struct Elector {
-    /// For each election key, the nodes of `roster` in their hash order.
-    orders: BTreeMap<ServiceIp, Vec<NodeName>>,
-    /// The nodes that `orders` covers: all living ones, and the dead ones that may return.
-    roster: BTreeSet<NodeName>,
+    /// All living nodes, and the dead ones that may return. Their places are their numbers.
+    roster: Vec<NodeName>,
+    /// For each election key, the numbers of the roster in their hash order.
+    orders: BTreeMap<ServiceIp, Vec<usize>>,
+}
+
+/// What the hard rules say of a node, for addresses with certain placements.
+#[derive(Clone, Copy)]
+enum Fitness {
+    /// It is not alive.
+    Dead,
+    /// It may not own them.
+    Unfit(Unowned),
+    /// It may.
+    Fit(NodeState),
 }
 
 impl Elector {
@@ -31,55 +42,24 @@ impl Elector {
         self.cover(members);
         let keys: BTreeSet<ServiceIp> = desired.addresses.values().map(|address| address.election_key).collect();
         self.orders.retain(|key, _| keys.contains(key));
-        let addresses =
-            desired.addresses.iter().map(|(ip, address)| (*ip, self.elect_one(address, desired, members))).collect();
+        // Many addresses have the same placements: one look at each node serves them all.
+        let mut fitness: BTreeMap<&[Placement], Vec<Fitness>> = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for (ip, address) in &desired.addresses {
+            let fitness = fitness
+                .entry(&address.placements)
+                .or_insert_with(|| self.roster.iter().map(|node| judge(node, address, desired, members)).collect());
+            let order = self.orders.entry(address.election_key);
+            let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
+            addresses.insert(*ip, rank(&self.roster, order, fitness, address));
+        }
         Assignment { addresses }
-    }
-
-    fn elect_one(&mut self, address: &Address, desired: &Desired, members: &Members) -> Elected {
-        let (ranked, unowned) = self.candidates(address, desired, members);
-        let interfaces = ranked
-            .first()
-            .and_then(|owner| address.interfaces_on(owner))
-            .unwrap_or_else(|| Selection::Only(BTreeSet::new()));
-        Elected { ranked, interfaces, unowned }
-    }
-
-    fn candidates(
-        &mut self,
-        address: &Address,
-        desired: &Desired,
-        members: &Members,
-    ) -> (Vec<NodeName>, Option<Unowned>) {
-        if address.placements.is_empty() {
-            return (Vec::new(), Some(Unowned::NoAdvertisement));
-        }
-        let mut unowned = Unowned::NoSelectedNode;
-        let mut candidates = Vec::new();
-        for node in self.order(address.election_key) {
-            let Some(member) = members.nodes.get(node) else { continue };
-            let Some(interfaces) = address.interfaces_on(node) else { continue };
-            if desired.excluded.contains(node) {
-                unowned = unowned.max(Unowned::AllExcluded);
-            } else if !interfaces.meets(&member.interfaces) {
-                unowned = unowned.max(Unowned::NoInterface);
-            } else {
-                candidates.push((member.state, node.clone()));
-            }
-        }
-        // Stable: within one state the hash order stays.
-        candidates.sort_by_key(|(state, _)| *state);
-        let unowned = candidates.is_empty().then_some(unowned);
-        (candidates.into_iter().map(|(_, node)| node).collect(), unowned)
-    }
-
-    fn order(&mut self, key: ServiceIp) -> &[NodeName] {
-        self.orders.entry(key).or_insert_with(|| crate::hash::order(&self.roster, key).into_iter().cloned().collect())
     }
 
     /// Extends the roster to all living members; forgets the dead when they outnumber the living.
     fn cover(&mut self, members: &Members) {
-        let new: Vec<NodeName> = members.nodes.keys().filter(|node| !self.roster.contains(*node)).cloned().collect();
+        let known: BTreeSet<&NodeName> = self.roster.iter().collect();
+        let new: Vec<NodeName> = members.nodes.keys().filter(|node| !known.contains(node)).cloned().collect();
         if self.roster.len() + new.len() > 2 * members.nodes.len() {
             self.roster = members.nodes.keys().cloned().collect();
             self.orders.clear();
@@ -88,10 +68,63 @@ impl Elector {
         for node in new {
             for (key, order) in &mut self.orders {
                 let own = score(&node, *key);
-                let at = order.partition_point(|other| score(other, *key) < own);
-                order.insert(at, node.clone());
+                let before = |number: &usize| self.roster.get(*number).is_some_and(|node| score(node, *key) < own);
+                order.insert(order.partition_point(before), self.roster.len());
             }
-            self.roster.insert(node);
+            self.roster.push(node);
         }
     }
+}
+
+/// Applies the hard rules.
+fn judge(node: &NodeName, address: &Address, desired: &Desired, members: &Members) -> Fitness {
+    let Some(member) = members.nodes.get(node) else { return Fitness::Dead };
+    if address.placements.is_empty() {
+        return Fitness::Unfit(Unowned::NoAdvertisement);
+    }
+    let Some(interfaces) = address.interfaces_on(node) else { return Fitness::Unfit(Unowned::NoSelectedNode) };
+    if desired.excluded.contains(node) {
+        Fitness::Unfit(Unowned::AllExcluded)
+    } else if !interfaces.meets(&member.interfaces) {
+        Fitness::Unfit(Unowned::NoInterface)
+    } else {
+        Fitness::Fit(member.state)
+    }
+}
+
+/// Ranks the fit nodes: by their state, and within one state in the hash order.
+fn rank(roster: &[NodeName], order: &[usize], fitness: &[Fitness], address: &Address) -> Elected {
+    let mut unowned = if address.placements.is_empty() { Unowned::NoAdvertisement } else { Unowned::NoSelectedNode };
+    let mut fit: Vec<(NodeState, usize)> = Vec::new();
+    let mut best = 0;
+    for number in order {
+        match fitness.get(*number) {
+            None | Some(Fitness::Dead) => {}
+            Some(Fitness::Unfit(reason)) => unowned = unowned.max(*reason),
+            Some(Fitness::Fit(state)) => {
+                fit.push((*state, *number));
+                best += usize::from(*state == NodeState::BEST);
+                if best == Elected::MAX_RANKED {
+                    break;
+                }
+            }
+        }
+    }
+    // Stable: within one state the hash order stays.
+    fit.sort_by_key(|(state, _)| *state);
+    let numbers = fit.into_iter().take(Elected::MAX_RANKED);
+    let ranked: Vec<NodeName> = numbers.filter_map(|(_, number)| roster.get(number).cloned()).collect();
+    let interfaces = ranked.first().and_then(|owner| address.interfaces_on(owner));
+    Elected {
+        unowned: ranked.is_empty().then_some(unowned),
+        interfaces: interfaces.unwrap_or_else(|| Selection::Only(BTreeSet::new())),
+        ranked,
+    }
+}
+
+/// The numbers of the roster in their hash order for `key`.
+fn order_of(roster: &[NodeName], key: ServiceIp) -> Vec<usize> {
+    let mut scored: Vec<_> = roster.iter().enumerate().map(|(number, node)| (score(node, key), number)).collect();
+    scored.sort_unstable();
+    scored.into_iter().map(|(_, number)| number).collect()
 }

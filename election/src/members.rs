@@ -39,6 +39,9 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// No other state ranks before it.
+    pub const BEST: Self = Self::Ready;
+
     /// The word for the state in logs, metrics and `/state.json`.
     pub fn as_str(self) -> &'static str {
         match self {

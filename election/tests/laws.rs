@@ -117,6 +117,18 @@ fn a_node_that_is_ready_goes_before_one_that_joins_drains_or_restarts() {
     let assignment = elect(&desired, &Members { local: node(0), nodes });
 
     assert_eq!(assignment.addresses[&ip(1)].ranked, [node(3), node(2), node(1), node(0)]);
+    assert!(states.iter().all(|state| *state >= NodeState::BEST));
+}
+
+#[test]
+fn a_ranking_begins_like_the_hash_order_however_many_nodes_there_are() {
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let nodes: BTreeMap<NodeName, Member> = (0..40).map(|i| (node(i), ready())).collect();
+    let order: Vec<NodeName> = garpike_election::order(nodes.keys(), ip(1)).into_iter().cloned().collect();
+
+    let assignment = elect(&desired, &Members { local: node(0), nodes });
+
+    assert_eq!(assignment.addresses[&ip(1)].ranked, order[..garpike_election::Elected::MAX_RANKED]);
 }
 
 #[test]
