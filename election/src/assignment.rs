@@ -46,6 +46,21 @@ impl Unowned {
             Self::NoInterface => "no selected node has an interface that the advertisement allows",
         }
     }
+
+    /// What would be right.
+    pub fn mend(self) -> &'static str {
+        match self {
+            Self::NoAdvertisement => "write an L2Advertisement that selects its pool and its Service",
+            Self::NoSelectedNode => "let spec.nodeSelectors of the L2Advertisement match the labels of a living node",
+            Self::AllExcluded => {
+                "remove the label node.kubernetes.io/exclude-from-external-load-balancers from a node, or see why its \
+                 network is unavailable"
+            }
+            Self::NoInterface => {
+                "name an interface in spec.interfaces of the L2Advertisement that a node has and that can announce"
+            }
+        }
+    }
 }
 
 /// An address whose owner changed.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use garpike_announcer::io as announcer_io;
 use garpike_controller_api::{Scope, Severity};
-use garpike_election::{Change, InterfaceName, NodeName, NodeState, Selection, ServiceIp};
+use garpike_election::{Change, InterfaceName, NodeName, NodeState, Selection, ServiceIp, Unowned};
 use garpike_membership::io as membership_io;
 use garpike_membership::{Key, Sealing, SecretKey};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -67,7 +67,7 @@ struct Speaker {
     owned: watch::Sender<BTreeMap<ServiceIp, Selection<InterfaceName>>>,
     view: watch::Sender<View>,
     /// The addresses that nobody may own, with the reason that was told.
-    unowned: BTreeMap<ServiceIp, &'static str>,
+    unowned: BTreeMap<ServiceIp, Unowned>,
     complaints: Complaints,
     tasks: JoinSet<Ended>,
     stop: CancellationToken,
@@ -247,16 +247,21 @@ impl Speaker {
     /// Counts the addresses that nobody may own, and warns once of each, as soon as this node can judge that.
     fn report_unowned(&mut self, view: &View) {
         let addresses = &view.assignment.addresses;
-        let unowned: BTreeMap<ServiceIp, &'static str> =
-            addresses.iter().filter_map(|(ip, elected)| Some((*ip, elected.unowned?.reason()))).collect();
+        let unowned: BTreeMap<ServiceIp, Unowned> =
+            addresses.iter().filter_map(|(ip, elected)| Some((*ip, elected.unowned?))).collect();
         metrics::addresses(addresses.len(), unowned.len());
         let local = view.members.as_ref().and_then(|members| members.nodes.get(&self.node));
         let nowhere = Selection::Only([].into());
         if !local.is_some_and(|local| local.state == NodeState::Ready && local.interfaces != nowhere) {
             return;
         }
-        for (ip, reason) in unowned.iter().filter(|(ip, reason)| self.unowned.get(ip) != Some(reason)) {
-            warn!(service_ip = %ip, reason, "nobody answers for the address");
+        for (ip, unowned) in unowned.iter().filter(|(ip, unowned)| self.unowned.get(ip) != Some(unowned)) {
+            let Some(address) = view.desired.addresses.get(ip) else { continue };
+            let services: Vec<String> = address.services.iter().map(ToString::to_string).collect();
+            let interfaces = address.placements.iter().map(|placement| placement.interfaces.clone());
+            let interfaces = interfaces.reduce(Selection::union).unwrap_or(Selection::All);
+            let (reason, mend) = (unowned.reason(), unowned.mend());
+            warn!(service_ip = %ip, ?services, ?interfaces, reason, "nobody answers for the address; {mend}");
         }
         self.unowned = unowned;
     }

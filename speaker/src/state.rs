@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use garpike_controller_api::Problem;
-use garpike_election::{NodeName, NodeState, Selection, ServiceIp};
+use garpike_election::{NodeName, NodeState, Selection, ServiceIp, Unowned};
 use serde::Serialize;
 
 use crate::pipeline::View;
@@ -54,6 +54,8 @@ pub struct AddressState {
     pub candidates: Vec<NodeName>,
     /// Why nobody owns it.
     pub unowned: Option<&'static str>,
+    /// What would give it an owner.
+    pub mend: Option<&'static str>,
 }
 
 impl State {
@@ -72,7 +74,8 @@ impl State {
             let state = AddressState {
                 services: services.into_iter().flatten().map(ToString::to_string).collect(),
                 candidates: elected.ranked.clone(),
-                unowned: elected.unowned.map(|unowned| unowned.reason()),
+                unowned: elected.unowned.map(Unowned::reason),
+                mend: elected.unowned.map(Unowned::mend),
             };
             (*ip, state)
         });
