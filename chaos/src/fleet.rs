@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use rand::RngExt as _;
 use serde_json::Value;
 
-use crate::lab::{Init, Lab, LabConfig, Role, Tapped, echo};
+use crate::lab::{Init, Lab, LabConfig, Role, Tapped, echo, now};
 
 /// The address families that are probed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ impl<'init> Fleet<'init> {
         self.lab.nodes().find(|node| self.lab.host(node).is_ok_and(|host| host.mac == mac)).cloned()
     }
 
-    /// The node that answered the client's probes of `ip` last, within `window` before `at`.
+    /// The node that answered the client's probes of `ip` last, up to `at`.
     pub fn answered_by(&self, seen: &Tapped, ip: IpAddr, at: Instant) -> Option<NodeName> {
         let answers = seen.answers.iter().rev();
         let last = answers.filter(|answer| answer.ip == ip).find(|answer| answer.at <= at)?;
@@ -261,11 +261,6 @@ fn service(index: usize) -> String {
          ipFamilyPolicy: RequireDualStack\n  ipFamilies: [IPv4, IPv6]\n  ports:\n  - port: {ECHO_PORT}\n    \
          protocol: UDP\n"
     )
-}
-
-#[expect(clippy::disallowed_methods, reason = "the lab measures with the system's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// The pool of MetalLB's own documentation, and an advertisement for it.

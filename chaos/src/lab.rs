@@ -368,7 +368,7 @@ fn host_prefix_len(ip: IpAddr) -> u8 {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the lab is a shell: it measures with the system's clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

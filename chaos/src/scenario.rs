@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use garpike_election::NodeName;
 
 use crate::fleet::Fleet;
+use crate::lab::now;
 
 /// A fault of the owner of the probed Service, or none.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,11 +93,6 @@ impl Scenario {
         }
         Ok(())
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the lab measures with the system's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Chosen: enough ticks of the kernel's CPU accounting (10 ms) to tell 0.1 % of a core.

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::fleet::{Families, Fleet, Usage};
-use crate::lab::{Init, Outage, Probe, Record, Tapped};
+use crate::lab::{Init, Outage, Probe, Record, Tapped, now};
 use crate::report::{Finding, PerFamily, Report, Resources, Trial, Verdict, load_average};
 use crate::scenario::Scenario;
 
@@ -302,11 +302,6 @@ fn megabytes(bytes: u64) -> f64 {
 fn millis(duration: Duration) -> f64 {
     // Tenths of a millisecond: what the probes can tell apart.
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-#[expect(clippy::disallowed_methods, reason = "the lab measures with the system's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 const VALID: &str = "every trial is a valid measurement";

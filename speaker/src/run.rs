@@ -371,7 +371,7 @@ fn unexpected_end(ended: Option<Result<Ended, JoinError>>) -> anyhow::Error {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the composition root reads the clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Answer};
 use crate::args::Args;
 use crate::pipeline::View;
+use crate::run::now;
 use crate::source::Snapshot;
 use crate::state::State;
 
@@ -125,9 +126,4 @@ async fn serve_on(listener: Option<TcpListener>, routes: Arc<admin::Routes>, sto
         Some(listener) => admin::serve(listener, routes, stop.clone()).await,
         None => stop.cancelled().await,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
