@@ -1,4 +1,4 @@
-//! How long does a death take from the verdict to the new assignment?
+//! How long does a death, or the end of a speaker whose host lives, take from the verdict to the new assignment?
 //!
 //! Decides whether `elect` may stay a plain recomputation: it may while 10 000 addresses on 100 nodes take a few
 //! milliseconds (4.4 ms on one core of a small virtual machine); 50 ms would be a quarter of the failover target.
@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use garpike_election::{
-    Address, Desired, Elector, Member, Members, NodeName, NodeState, Placement, Selection, ServiceIp, elect,
+    Address, Desired, Elector, Member, Members, NodeName, NodeState, Placement, Presence, Selection, ServiceIp, elect,
 };
 
 fn death(c: &mut Criterion) {
@@ -21,12 +21,17 @@ fn death(c: &mut Criterion) {
         let before = members(nodes);
         let mut after = before.clone();
         after.nodes.remove(&node(1));
+        let mut away = before.clone();
+        away.nodes.get_mut(&node(1)).unwrap().presence = Presence::Away;
         let size = format!("{nodes} nodes, {addresses} addresses");
         group.bench_function(BenchmarkId::new("first", &size), |b| b.iter(|| elect(black_box(&desired), &before)));
         let mut elector = Elector::default();
         elector.elect(&desired, &before);
         group.bench_function(BenchmarkId::new("after a death", &size), |b| {
             b.iter(|| elector.elect(black_box(&desired), &after));
+        });
+        group.bench_function(BenchmarkId::new("after a speaker is gone", &size), |b| {
+            b.iter(|| elector.elect(black_box(&desired), &away));
         });
     }
     group.finish();
@@ -45,7 +50,7 @@ fn desired(addresses: u32) -> Desired {
 }
 
 fn members(count: u32) -> Members {
-    let member = Member { state: NodeState::Ready, interfaces: Selection::All };
+    let member = Member::new(NodeState::Ready, Selection::All);
     let nodes: BTreeMap<NodeName, Member> = (0..count).map(|i| (node(i), member.clone())).collect();
     Members { local: node(0), nodes }
 }

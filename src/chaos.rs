@@ -10,8 +10,10 @@ use clap::{Subcommand, ValueEnum as _};
 use garpike_chaos::fleet::Families;
 use garpike_chaos::lab::{self, Entered, enter};
 use garpike_chaos::scenario::Scenario;
+use garpike_chaos::sim;
 use garpike_chaos::trial::{self, Plan};
-use garpike_chaos::{report, sim};
+use garpike_election::{MacAddr, ServiceIp};
+use garpike_speaker::Profile;
 
 /// Breaks things on purpose, in the lab or in the simulator, and judges by what a client sees
 #[derive(clap::Args)]
@@ -32,6 +34,12 @@ enum Command {
     #[command(hide = true)]
     Echo {
         addresses: Vec<SocketAddr>,
+    },
+    /// Answers ARP and NDP in place of another host: what the self-test puts beside a host without a speaker
+    #[command(hide = true)]
+    StandIn {
+        owner: MacAddr,
+        ips: Vec<ServiceIp>,
     },
 }
 
@@ -60,33 +68,57 @@ struct Run {
     /// Milliseconds between two probes of the client
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     interval_ms: u64,
+    /// How fast and how careful the speakers detect failures
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    profile: Profile,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 /// Runs a scenario in the simulator: the shipped code of many nodes in virtual time
+///
+/// Exit status 0 only if no invariant was violated and no target missed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  garpike chaos simulate crash --nodes 10 --seeds 0..100 --loss 10\n  \
+                        garpike chaos simulate rest --nodes 10 --loss 10 --hours 1 --seeds 0..8\n  \
                         garpike chaos simulate crash --seeds 42..43     (replays seed 42)")]
 struct Simulate {
     /// What happens
     scenario: sim::Scenario,
-    /// How many nodes
+    /// How many nodes; a scenario that needs more takes more
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=1000))]
     nodes: u16,
     /// Seeds, from the first to before the last
     #[arg(long, value_name = "A..B", default_value = "0..20", value_parser = seeds)]
     seeds: std::ops::Range<u64>,
-    /// Datagrams and frames lost, in percent
+    /// Packets lost, in percent
     #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percent)]
     loss: f64,
-    /// Virtual hours of `rest` for each seed
+    /// Virtual hours of `rest`, `burst-loss` and `asymmetric-loss` for each seed
     #[arg(long, value_name = "H", default_value_t = 0.1, value_parser = hours)]
     hours: f64,
     /// How many service IPs
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     addresses: u32,
+    /// How fast and how careful the speakers detect deaths
+    #[arg(long, value_enum, default_value_t = sim::Speed::Default)]
+    profile: sim::Speed,
+    /// How many hosts die in `crash-many` [default: 3, or 2 of fewer than ten]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    dead: Option<u16>,
+    /// How long the fault lasts, where it ends; otherwise the seed decides
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    lasts: Option<f64>,
+    /// No station but the members is on the wire
+    #[arg(long)]
+    no_gateway: bool,
+    /// Do not seal datagrams: faster
+    #[arg(long)]
+    plaintext: bool,
+    /// How many seeds at a time; it does not change the result [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -99,6 +131,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::List => list(),
         Command::Selftest => selftest(),
         Command::Echo { addresses } => match lab::echo::serve(&addresses)? {},
+        Command::StandIn { owner, ips } => {
+            lab::stand_in::serve(owner, &ips)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -114,6 +150,7 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
         trials: usize::try_from(args.trials)?,
         seed: args.seed,
         interval: Duration::from_millis(args.interval_ms),
+        profile: args.profile,
     };
     let mut done = 0;
     let report = trial::run(&mut init, plan, &mut |trial| {
@@ -143,43 +180,31 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
 }
 
 fn simulate(args: &Simulate) -> Result<ExitCode> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let config = sim::Config {
         nodes: usize::from(args.nodes),
         loss_percent: args.loss,
         addresses: args.addresses,
         rest: Duration::from_secs_f64(args.hours * 3600.0),
+        profile: args.profile.into(),
+        dead: args.dead.map(usize::from),
+        lasts: args.lasts.map(Duration::from_secs_f64),
+        gateways: if args.no_gateway { sim::Gateways::Absent } else { sim::Gateways::Present },
+        protection: if args.plaintext { sim::Protection::Plain } else { sim::Protection::Sealed },
+        jobs: args.jobs.map_or(cores, usize::from),
     };
     let summary = sim::run_seeds(args.scenario, config, args.seeds.clone());
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&summary)?)?;
     } else {
-        let load = report::load_average().map(|load| format!("{load:.2}")).join(" ");
-        writeln!(out, "{}: {} nodes, {} seeds, load average {load}", summary.scenario, summary.nodes, summary.seeds)?;
-        for (name, figures) in
-            [("all know", summary.all_know_ms), ("outage", summary.outage_ms), ("heal", summary.heal_ms)]
-        {
-            if let Some(figures) = figures {
-                writeln!(out, "  {name:<9} {figures}")?;
-            }
-        }
-        writeln!(out, "  {:.1} datagrams/s from each node at rest", summary.packets_per_second_per_node)?;
-        writeln!(out, "  {} violations in {:.2} node-hours", summary.violations.len(), summary.node_hours)?;
+        write!(out, "{summary}")?;
     }
     for violation in &summary.violations {
         #[expect(clippy::print_stderr, reason = "what a person needs to replay a failure")]
         {
             eprintln!("seed {}: {}: {}", violation.seed, violation.invariant, violation.detail);
-            eprintln!(
-                "  replay: garpike chaos simulate {} --nodes {} --loss {} --addresses {} --hours {} --seeds {}..{}",
-                summary.scenario,
-                args.nodes,
-                args.loss,
-                args.addresses,
-                args.hours,
-                violation.seed,
-                violation.seed + 1
-            );
+            eprintln!("  replay: {}", config.command(args.scenario, violation.seed));
         }
     }
     Ok(status(summary.violations.is_empty()))
@@ -193,7 +218,7 @@ fn list() -> Result<ExitCode> {
     }
     writeln!(out, "In the simulator (garpike chaos simulate SCENARIO):")?;
     for scenario in sim::Scenario::value_variants() {
-        writeln!(out, "  {:<10} {}", scenario.name(), help(scenario))?;
+        writeln!(out, "  {:<17} {}", scenario.name(), help(scenario))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -234,6 +259,14 @@ fn hours(text: &str) -> Result<f64> {
         bail!("{text} is not a number of hours between 0 and 10000");
     }
     Ok(hours)
+}
+
+fn seconds(text: &str) -> Result<f64> {
+    let seconds: f64 = text.parse()?;
+    if !(0.0..=1_000_000.0).contains(&seconds) {
+        bail!("{text} is not a number of seconds between 0 and 1000000");
+    }
+    Ok(seconds)
 }
 
 fn percent(text: &str) -> Result<f64> {

@@ -5,6 +5,7 @@
 mod allocate;
 #[cfg(feature = "lab")]
 mod chaos;
+mod keys;
 mod owners;
 mod speaker;
 
@@ -26,6 +27,7 @@ enum Command {
     Speaker(Box<garpike_speaker::Args>),
     Allocate(allocate::Args),
     Owners(owners::Args),
+    Keys(keys::Args),
     #[cfg(feature = "lab")]
     Demo(garpike_chaos::demo::Args),
     #[cfg(feature = "lab")]
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Speaker(args) => speaker::run(&args),
         Command::Allocate(args) => allocate::run(&args),
         Command::Owners(args) => owners::run(&args),
+        Command::Keys(args) => keys::run(&args),
         #[cfg(feature = "lab")]
         Command::Demo(args) => garpike_chaos::demo::run(&args),
         #[cfg(feature = "lab")]

@@ -3,7 +3,8 @@
 //! Needs no rights and no other program.
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
 
-use std::net::UdpSocket;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -33,10 +34,51 @@ fn owners_refuses_what_is_no_service_ip() {
 
 #[test]
 fn every_subcommand_has_help() {
-    for subcommand in [&["speaker"][..], &["allocate"], &["owners"], &["demo"], &["chaos", "run"], &["chaos", "list"]] {
+    let chaos = [&["chaos", "run"][..], &["chaos", "list"], &["chaos", "simulate"]];
+    let ours = [&["speaker"][..], &["allocate"], &["owners"], &["keys", "status"], &["demo"]];
+    for subcommand in ours.into_iter().chain(chaos) {
         let output = garpike(&[subcommand, &["--help"]].concat());
         assert_eq!(output.status.code(), Some(0), "{subcommand:?}");
         assert!(stdout(&output).contains("Usage: garpike"), "{subcommand:?}");
+    }
+}
+
+#[test]
+fn a_simulation_gives_one_json_object_that_does_not_depend_on_the_number_of_jobs() {
+    let simulate = |jobs| {
+        let options = ["--nodes", "3", "--loss", "5", "--seeds", "0..3", "--json", "--jobs", jobs];
+        garpike(&[&["chaos", "simulate", "crash"][..], &options].concat())
+    };
+
+    let (one, three) = (simulate("1"), simulate("3"));
+
+    let summary: serde_json::Value = serde_json::from_str(stdout(&one)).unwrap();
+    assert_eq!(summary["scenario"], "crash");
+    assert_eq!(summary["seeds"], 3);
+    assert_eq!(summary["false_downs"], 0);
+    assert!(summary["all_know_ms"]["p50"].is_number(), "{summary}");
+    assert_eq!(stdout(&one), stdout(&three));
+}
+
+#[test]
+fn a_missed_invariant_is_printed_with_the_command_that_replays_it() {
+    // Nobody can join while nine of ten packets are lost.
+    let output = garpike(&["chaos", "simulate", "crash", "--loss", "90", "--seeds", "4..5", "--nodes", "4"]);
+
+    assert_eq!(output.status.code(), Some(1));
+    let replay = "replay: garpike chaos simulate crash --nodes 4 --loss 90 --addresses 12";
+    assert!(stderr(&output).contains(replay), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--seeds 4..5"), "{}", stderr(&output));
+}
+
+#[test]
+fn every_scenario_is_listed_with_what_happens() {
+    let output = garpike(&["chaos", "list"]);
+    let listed = stdout(&output);
+
+    for scenario in ["crash-many", "blocked-7946", "vm-pause", "stand-in-drain", "racks"] {
+        let line = listed.lines().find(|line| line.split_whitespace().next() == Some(scenario));
+        assert!(line.is_some_and(|line| line.split_whitespace().count() > 4), "{scenario}: {listed}");
     }
 }
 
@@ -128,6 +170,159 @@ fn speaker_without_a_key_asks_for_one() {
 
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--ml-secret-key-path"), "{}", stderr(&output));
+}
+
+#[test]
+fn keys_generate_prints_a_new_secret_as_openssl_does() {
+    let (first, second) = (garpike(&["keys", "generate"]), garpike(&["keys", "generate"]));
+
+    assert_eq!(first.status.code(), Some(0));
+    let lines: Vec<usize> = stdout(&first).lines().map(str::len).collect();
+    assert_eq!(lines, [64, 64, 44]);
+    assert_ne!(stdout(&first), stdout(&second));
+}
+
+#[test]
+fn keys_rotate_keeps_the_old_key_in_a_directory_and_says_what_to_do_next() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "secretkey", "correct horse battery staple");
+
+    let output = garpike(&["keys", "rotate", path(directory.path())]);
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stdout(&output);
+    assert!(told.contains("keeps the old one in force: 3e237558"), "{told}");
+    assert!(told.contains("rsync -a") && told.contains("garpike keys status"), "{told}");
+    let new = std::fs::read_to_string(directory.path().join("secretkey")).unwrap();
+    assert_eq!(new.lines().count(), 3);
+    assert!(!told.contains(new.lines().next().unwrap()), "secrets are not printed");
+    let entries = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let old: Vec<_> = entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("old-")).collect();
+    assert_eq!(std::fs::read_to_string(&old[0]).unwrap(), "correct horse battery staple");
+}
+
+#[test]
+fn keys_rotate_of_a_file_warns_of_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "key", "old");
+
+    let output = garpike(&["keys", "rotate", path(&directory.path().join("key"))]);
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("--key-cache"), "{}", stdout(&output));
+}
+
+#[test]
+fn keys_rotate_prints_the_commands_for_kubernetes() {
+    let output = garpike(&["keys", "rotate", "--kubernetes", "--namespace", "lb"]);
+
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("kubectl -n lb patch secret memberlist"), "{}", stdout(&output));
+    let bad = garpike(&["keys", "rotate", "--kubernetes", "--namespace", "$(rm -rf /)"]);
+    assert_eq!(bad.status.code(), Some(2), "what is printed is run in a shell");
+    assert_eq!(garpike(&["keys", "rotate"]).status.code(), Some(2));
+    let missing = garpike(&["keys", "rotate", "/nowhere/secretkey"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("/nowhere/secretkey"), "{}", stderr(&missing));
+}
+
+#[test]
+fn keys_status_shows_who_holds_which_key_and_fails_while_somebody_lacks_the_newest() {
+    let member = |name: &str, keys: serde_json::Value| serde_json::json!({ "name": name, "keys": keys });
+    let members = |b: serde_json::Value| [member("b", b), member("c", serde_json::json!(["22222222"]))];
+    let lacking = keys_status(&state(&members(serde_json::json!(["11111111"])), &[]), &[]);
+    let unknown = keys_status(&state(&members(serde_json::Value::Null), &[]), &[]);
+    let done = keys_status(&state(&members(serde_json::json!(["22222222", "11111111"])), &[]), &[]);
+    let spoilt = keys_status(&state(&[], &["the secret is empty"]), &[]);
+    let stranger = |seconds_ago: f64| {
+        let mut state: serde_json::Value = serde_json::from_str(&state(&[], &[])).unwrap();
+        let mend = "give all nodes the same";
+        let complaint = serde_json::json!({ "reason": "wrong_key", "source": "192.0.2.9:7946", "mend": mend, "seconds_ago": seconds_ago });
+        state["membership"]["complaints"] = serde_json::json!([complaint]);
+        keys_status(&state.to_string(), &[])
+    };
+
+    assert_eq!(
+        stdout(&lacking),
+        "NODE      KEYS                         SEALED WITH  NEWEST\n\
+         a (this)  22222222 11111111 (retired)  -            yes\n\
+         b         11111111                     11111111     no\n\
+         c         22222222                     22222222     yes\n\
+         \n1 of 2 members are not known to hold 22222222\n"
+    );
+    assert_eq!(lacking.status.code(), Some(1));
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stdout(&unknown).contains("not known"), "{}", stdout(&unknown));
+    assert_eq!(done.status.code(), Some(0), "{}", stdout(&done));
+    assert_eq!(spoilt.status.code(), Some(1));
+    assert!(stdout(&spoilt).contains("the secret is empty"), "{}", stdout(&spoilt));
+    assert!(stdout(&stranger(2.0)).contains("192.0.2.9:7946: give all nodes the same"), "{}", stdout(&stranger(2.0)));
+    assert_eq!(stranger(2.0).status.code(), Some(1));
+    assert_eq!(stranger(600.0).status.code(), Some(0), "that is over");
+}
+
+#[test]
+fn keys_status_prints_json() {
+    let member = serde_json::json!({ "name": "b", "keys": ["11111111"] });
+
+    let output = keys_status(&state(&[member], &[]), &["-o", "json"]);
+
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["newest"], "22222222");
+    assert_eq!(json["members"][0]["sealed_with"], "11111111");
+    assert_eq!(json["members"][0]["holds_newest"], false);
+}
+
+#[test]
+fn keys_status_names_the_speaker_that_does_not_answer() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+
+    let output = garpike(&["keys", "status", "--state-url", &format!("http://{nobody}/state.json")]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&nobody.to_string()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--health-probe-port"), "{}", stderr(&output));
+}
+
+#[test]
+fn speaker_refuses_a_key_cache_without_a_key() {
+    let directory = tempfile::tempdir().unwrap();
+
+    let output = speaker(directory.path(), &["--insecure-plaintext", "--key-cache", path(directory.path())]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--ml-secret-key-path"), "{}", stderr(&output));
+}
+
+/// Runs `keys status` against a speaker that shows `state`.
+fn keys_status(state: &str, more: &[&str]) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/state.json", listener.local_addr().unwrap());
+    let answer = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{state}", state.len());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request: Vec<String> =
+            BufReader::new(&stream).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+        assert_eq!(request.first().unwrap(), "GET /state.json HTTP/1.0");
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let output = garpike(&[&["keys", "status", "--state-url", &url], more].concat());
+    server.join().unwrap();
+    output
+}
+
+/// The part of `/state.json` that is about keys.
+fn state(members: &[serde_json::Value], complaints: &[&str]) -> String {
+    let key = |id: &str, standing: &str| serde_json::json!({ "id": id, "standing": standing });
+    let membership = serde_json::json!({
+        "local": "a",
+        "sealing": "sealed",
+        "keys": [key("22222222", "in_force"), key("11111111", "retired")],
+        "members": members,
+        "key_complaints": complaints,
+        "complaints": [],
+    });
+    serde_json::json!({ "membership": membership }).to_string()
 }
 
 /// Runs a speaker that is expected to refuse to start, on ports that nobody else uses.

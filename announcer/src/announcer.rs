@@ -1,15 +1,21 @@
-//! The protocol core: answers for owned addresses, announces gained ones, notices foreign claims.
+//! The protocol core: answers for owned addresses and for those of others whose speaker is away, announces gained ones,
+//! notices foreign claims.
 //!
 //! ```text
-//! handle_links  ─┐                                      ┌─► poll_transmit: replies, announcements
-//! handle_owned  ─┼─► which address on which interface ──┤
-//! handle_frame  ─┘                                      └─► poll_event: foreign claims, complaints
+//! handle_links    ─┐                                      ┌─► poll_transmit: replies, announcements
+//! handle_owned    ─┼─► which address on which interface ──┤
+//! handle_stood_in ─┤                                      └─► poll_event: foreign claims, complaints
+//! handle_frame    ─┘
 //! ```
 //!
-//! Invariant: a frame for an address leaves only on an interface that can announce it, while it is owned. The core
-//! does not decide ownership, and a foreign claim changes nothing but the events.
+//! Invariant: a frame for an address leaves only on an interface that can announce it, while it is owned or stood in
+//! for. Only what is owned is announced. The core does not decide ownership, and a foreign claim changes nothing but the
+//! events.
 
+mod ask;
+mod datagrams;
 mod frames;
+mod stand_in;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -23,10 +29,14 @@ use crate::links::{Excluded, Link, LinkSet};
 use crate::pacer::Pacer;
 use crate::prefixes::Prefixes;
 use crate::schedule::Schedule;
+use crate::stations::Stations;
 use crate::wire;
 
+pub use datagrams::{Datagram, Undelivered};
 pub use frames::{Frame, FrameKind, Unanswered};
-pub use status::{AddressStatus, InterfaceStatus, Status};
+pub use status::{AddressStatus, InterfaceStatus, StandInStatus, Status};
+
+use stand_in::StandIn;
 
 /// What can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +61,13 @@ pub enum Event {
         /// Where it was heard.
         interface: InterfaceName,
     },
+    /// A station that is no member has answered, and is the first on its interface since stations were asked there.
+    StationAnswered {
+        /// Where it was heard.
+        interface: InterfaceName,
+        /// The station.
+        mac: MacAddr,
+    },
     /// No interface of this node can announce an owned address; once, until that changes.
     NoInterface {
         /// The address.
@@ -72,6 +89,18 @@ pub struct Announcer {
     owned: BTreeMap<ServiceIp, Selection<InterfaceName>>,
     /// What follows from `owned` and `ports`, with the same keys as `owned`: one look-up per request.
     served: HashMap<ServiceIp, Served>,
+    /// The input of `handle_stood_in`: the Ethernet addresses of the owners as seen on interfaces here.
+    stood_in: BTreeMap<ServiceIp, BTreeMap<InterfaceName, MacAddr>>,
+    /// What follows from `stood_in` and `ports`, with the same keys as `stood_in`.
+    standing_in: HashMap<ServiceIp, StandIn>,
+    /// The stations behind each interface.
+    stations: BTreeMap<IfIndex, Stations>,
+    /// The Ethernet addresses of the members.
+    members: BTreeSet<MacAddr>,
+    /// When gateways are asked next; `None` while there is none.
+    check_at: Option<Instant>,
+    /// When it is looked whether they have answered; `None` while nobody was asked.
+    review_at: Option<Instant>,
     outbox: VecDeque<Frame>,
     events: VecDeque<Event>,
 }
@@ -110,6 +139,12 @@ impl Announcer {
             own_macs: BTreeSet::new(),
             owned: BTreeMap::new(),
             served: HashMap::new(),
+            stood_in: BTreeMap::new(),
+            standing_in: HashMap::new(),
+            stations: BTreeMap::new(),
+            members: BTreeSet::new(),
+            check_at: None,
+            review_at: None,
             outbox: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -121,6 +156,7 @@ impl Announcer {
         if self.links.as_ref() == Some(&links) {
             return;
         }
+        self.stations.retain(|index, _| links.links.contains_key(index));
         self.own_macs = links.links.values().filter_map(|link| link.mac).collect();
         let mut before = std::mem::take(&mut self.ports);
         let mut fresh = BTreeSet::new();
@@ -141,6 +177,10 @@ impl Announcer {
             self.ports.insert(*index, port);
         }
         matters |= !fresh.is_empty() || !before.is_empty();
+        if !fresh.is_empty() {
+            // Gateways behind a new interface have not been asked there.
+            self.check_at = self.check_at.map(|_| now);
+        }
         self.links = Some(links);
         if matters {
             self.settle(&fresh, now);
@@ -175,8 +215,9 @@ impl Announcer {
         self.settle(&BTreeSet::from([interface]), now);
     }
 
-    /// Puts the announcements that are due into the queue of [`Announcer::poll_transmit`].
+    /// Puts the announcements and questions that are due into the queue of [`Announcer::poll_transmit`].
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.tend_stations(now);
         for (index, port) in &mut self.ports {
             while self.outbox.len() < OUTBOX_DEPTH {
                 let Some((ip, shot)) = port.schedule.next(now) else { break };
@@ -187,7 +228,7 @@ impl Announcer {
 
     /// When [`Announcer::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ports.values().filter_map(|port| port.schedule.next_at()).min()
+        self.ports.values().filter_map(|port| port.schedule.next_at()).chain(self.stations_due()).min()
     }
 
     /// The next frame to send.
@@ -200,14 +241,21 @@ impl Announcer {
         self.events.pop_front()
     }
 
+    /// Whether a frame that waits to be sent is still true.
+    pub fn still_wants(&self, frame: &Frame) -> bool {
+        let about = |wanted: fn(&Self, ServiceIp, IfIndex) -> bool| {
+            ServiceIp::new(frame.ip).is_ok_and(|ip| wanted(self, ip, frame.interface))
+        };
+        match frame.kind {
+            FrameKind::Reply | FrameKind::Announcement => about(Self::serves),
+            FrameKind::StandIn => about(Self::stands_in),
+            FrameKind::Question => true,
+        }
+    }
+
     /// Whether the address is owned and may be announced on the interface.
     pub fn serves(&self, ip: ServiceIp, interface: IfIndex) -> bool {
         self.served.get(&ip).is_some_and(|served| served.ports.contains(&interface))
-    }
-
-    /// The interfaces that can announce, for the facts that the membership gossips.
-    pub fn announceable(&self) -> Selection<InterfaceName> {
-        Selection::Only(self.ports.values().map(|port| port.name.clone()).collect())
     }
 
     /// The numbers of the interfaces that can announce.
@@ -220,22 +268,20 @@ impl Announcer {
         self.owned.len()
     }
 
-    /// Few prefixes that cover the owned addresses, for the packet filter.
+    /// Few prefixes that cover the addresses that are answered for, for the packet filter.
     pub fn prefixes(&self) -> Prefixes {
-        let v4 = self.owned.keys().filter_map(|ip| ip.v4());
-        let v6 = self.owned.keys().filter_map(|ip| ip.v6());
-        Prefixes::covering(v4, v6)
+        let ips = || self.owned.keys().chain(self.stood_in.keys());
+        Prefixes::covering(ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
     }
 
     /// The solicited-node groups to join on each interface: without them a snooping switch, and most network cards,
     /// keep solicitations away.
     pub fn groups(&self) -> BTreeSet<(IfIndex, Ipv6Addr)> {
-        let v6 = self.owned.keys().filter_map(|ip| Some((ip, wire::solicited_node(ip.v6()?))));
-        v6.flat_map(|(ip, group)| {
-            let ports = self.served.get(ip).map_or([].as_slice(), |served| &served.ports);
-            ports.iter().map(move |index| (*index, group))
-        })
-        .collect()
+        let owned = self.owned.keys().filter_map(|ip| Some((ip, &self.served.get(ip)?.ports)));
+        let owned = owned.flat_map(|(ip, ports)| ports.iter().map(move |index| (*ip, *index)));
+        let stood_in = self.stood_in.keys().filter_map(|ip| Some((ip, &self.standing_in.get(ip)?.macs)));
+        let stood_in = stood_in.flat_map(|(ip, macs)| macs.keys().map(move |index| (*ip, *index)));
+        owned.chain(stood_in).filter_map(|(ip, index)| Some((index, wire::solicited_node(ip.v6()?)))).collect()
     }
 
     fn pacer(&self, now: Instant) -> Pacer {
@@ -262,8 +308,9 @@ impl Announcer {
             served.complained =
                 complaint && (served.complained || push_event(&mut self.events, Event::NoInterface { ip: *ip }));
         }
+        self.settle_stand_ins();
         let mut outbox = std::mem::take(&mut self.outbox);
-        outbox.retain(|frame| self.serves(frame.ip, frame.interface));
+        outbox.retain(|frame| self.still_wants(frame));
         self.outbox = outbox;
         self.handle_timeout(now);
     }

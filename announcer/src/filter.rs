@@ -1,4 +1,5 @@
-//! The packet filter: a classic BPF program that passes ARP and neighbour discovery about service IPs and nothing else.
+//! The packet filter: classic BPF programs that pass ARP and neighbour discovery about service IPs, answers to this
+//! station, datagrams of the membership to it, and nothing else.
 //!
 //! It spares the process every other frame of a busy segment, so it may pass too much but never too little: whatever
 //! the core would answer or report, it passes. Hop limit, checksum and the rest are left to [`crate::wire`], which
@@ -19,26 +20,30 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// The programs for the two sockets of an interface.
+/// The programs for the sockets of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// For the socket that is bound to `ETH_P_ARP`.
     pub arp: Vec<Instruction>,
     /// For the socket that is bound to `ETH_P_IPV6`.
     pub ndp: Vec<Instruction>,
+    /// For the socket that is bound to the EtherType of datagrams.
+    pub datagrams: Vec<Instruction>,
 }
 
 impl Filter {
-    /// Passes what concerns the prefixes; without prefixes, nothing.
+    /// Passes what concerns the prefixes, answers and datagrams.
     pub fn new(prefixes: &Prefixes) -> Self {
-        Self { arp: arp(prefixes), ndp: ndp(prefixes) }
+        Self { arp: arp(prefixes), ndp: ndp(prefixes), datagrams: datagrams() }
     }
 }
 
-/// ARP whose target or sender address lies in a prefix.
+/// ARP whose target or sender address lies in a prefix, and replies to this station.
 fn arp(prefixes: &Prefixes) -> Vec<Instruction> {
     let mut program = for_this_segment();
     program.extend([load_half(ETHER_TYPE_AT), require(u32::from(ETHER_TYPE_ARP)), DROP]);
+    program.extend([load_byte(PACKET_TYPE), equal(HOST, 0, 3)]);
+    program.extend([load_half(ARP_OPERATION_AT), equal(ARP_REPLY, 0, 1), PASS]);
     for address_at in [ARP_TARGET_AT, ARP_SENDER_AT] {
         for net in &prefixes.v4 {
             program.extend([load_word(address_at), and(net.netmask().to_bits())]);
@@ -49,12 +54,14 @@ fn arp(prefixes: &Prefixes) -> Vec<Instruction> {
     program
 }
 
-/// Neighbour solicitations and advertisements whose target or source address lies in a prefix.
+/// Neighbour solicitations and advertisements whose target or source address lies in a prefix, and advertisements to
+/// this station.
 fn ndp(prefixes: &Prefixes) -> Vec<Instruction> {
     let mut program = for_this_segment();
     program.extend([load_half(ETHER_TYPE_AT), require(u32::from(ETHER_TYPE_IPV6)), DROP]);
     program.extend([load_byte(NEXT_HEADER_AT), require(ICMPV6), DROP]);
     program.extend([load_byte(ICMP_TYPE_AT), equal(SOLICITATION, 2, 0), require(ADVERTISEMENT), DROP]);
+    program.extend([equal(ADVERTISEMENT, 0, 3), load_byte(PACKET_TYPE), equal(HOST, 0, 1), PASS]);
     for address_at in [ND_TARGET_AT, IPV6_SOURCE_AT] {
         for net in &prefixes.v6 {
             let (network, mask) = (words(net.network().to_bits()), words(net.netmask().to_bits()));
@@ -70,6 +77,14 @@ fn ndp(prefixes: &Prefixes) -> Vec<Instruction> {
         }
     }
     program.push(DROP);
+    program
+}
+
+/// Datagrams of the membership to this station alone.
+fn datagrams() -> Vec<Instruction> {
+    let mut program = for_this_segment();
+    program.extend([load_byte(PACKET_TYPE), require(HOST), DROP]);
+    program.extend([load_half(ETHER_TYPE_AT), require(u32::from(ETHER_TYPE_DATAGRAM)), DROP, PASS]);
     program
 }
 
@@ -140,11 +155,13 @@ const RET_K: u16 = 0x06;
 const PACKET_TYPE: u32 = 0xffff_f004;
 const VLAN_TAG_PRESENT: u32 = 0xffff_f030;
 // Packet types: linux/if_packet.h.
+const HOST: u32 = 0;
 const OTHER_HOST: u32 = 3;
 const OUTGOING: u32 = 4;
 
 // Offsets into the frame, after 14 bytes of Ethernet.
 const ETHER_TYPE_AT: u32 = 12;
+const ARP_OPERATION_AT: u32 = 20;
 const ARP_SENDER_AT: u32 = 28;
 const ARP_TARGET_AT: u32 = 38;
 const NEXT_HEADER_AT: u32 = 20;
@@ -154,6 +171,8 @@ const ND_TARGET_AT: u32 = 62;
 
 const ETHER_TYPE_ARP: u16 = 0x0806;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;
+const ETHER_TYPE_DATAGRAM: u16 = 0x88b5;
+const ARP_REPLY: u32 = 2;
 const ICMPV6: u32 = 58;
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod arp_sysctl;
+mod gateways;
 mod groups;
 mod netlink;
 pub mod packet_socket;
@@ -12,5 +13,5 @@ mod ports;
 mod task;
 
 pub use netlink::watch_links;
-pub use packet_socket::{Direction, EtherType, OpenSocketError, PacketSocket, Received};
-pub use task::{Command, Handles, Task, TaskError};
+pub use packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
+pub use task::{Command, Handles, Heard, Task, TaskError};

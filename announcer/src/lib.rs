@@ -1,4 +1,6 @@
-//! Who answers on the wire: ARP and NDP for the service IPs that a node owns.
+//! Who answers on the wire: ARP and NDP for the service IPs that a node owns or stands in for.
+//!
+//! It also carries datagrams of the membership in bare frames, without looking into them.
 //!
 //! [`wire`] reads and writes the four messages, [`Announcer`] is the protocol core (it answers requests, claims gained
 //! addresses, notices foreign claims), [`Filter`] tells the kernel which frames to pass up, and [`io`] is the shell:
@@ -7,6 +9,7 @@
 //! address that it was not given.
 
 mod announcer;
+mod duties;
 mod filter;
 mod links;
 #[cfg(feature = "io")]
@@ -14,14 +17,22 @@ mod metrics;
 mod pacer;
 mod prefixes;
 mod schedule;
+mod stations;
+mod surroundings;
 pub mod wire;
 
 #[cfg(feature = "io")]
 pub mod io;
 
-pub use announcer::{AddressStatus, Announcer, Config, Event, Frame, FrameKind, InterfaceStatus, Status, Unanswered};
+pub use announcer::{
+    AddressStatus, Announcer, Config, Datagram, Event, Frame, FrameKind, InterfaceStatus, StandInStatus, Status,
+    Unanswered, Undelivered,
+};
+pub use duties::Duties;
 pub use filter::{Filter, Instruction};
 pub use links::{Excluded, Link, LinkSet, Obstacle};
 #[cfg(feature = "io")]
 pub use metrics::describe as describe_metrics;
 pub use prefixes::{MAX_PREFIXES, Prefixes};
+pub use stations::Gateways;
+pub use surroundings::Surroundings;

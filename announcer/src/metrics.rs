@@ -4,20 +4,44 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 const FRAMES_SENT: &str = "garpike_announcer_frames_sent_total";
 const FRAMES_UNANSWERED: &str = "garpike_announcer_frames_unanswered_total";
+const DATAGRAMS_HEARD: &str = "garpike_announcer_datagrams_heard_total";
+const DATAGRAMS_DROPPED: &str = "garpike_announcer_datagrams_dropped_total";
+const STATION_ANSWERS: &str = "garpike_announcer_station_answers_total";
 const SEND_ERRORS: &str = "garpike_announcer_send_errors_total";
 const SOCKET_ERRORS: &str = "garpike_announcer_socket_errors_total";
 const EVENTS_DROPPED: &str = "garpike_announcer_events_dropped_total";
 const OWNED_ADDRESSES: &str = "garpike_announcer_owned_addresses";
+const STOOD_IN_ADDRESSES: &str = "garpike_announcer_stood_in_addresses";
 const INTERFACES: &str = "garpike_announcer_interfaces";
 
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
-    describe_counter!(FRAMES_SENT, Unit::Count, "ARP and NDP frames sent, by kind: reply or announcement");
+    describe_counter!(
+        FRAMES_SENT,
+        Unit::Count,
+        "frames sent, by kind: reply, announcement, stand_in, question or datagram"
+    );
     describe_counter!(FRAMES_UNANSWERED, Unit::Count, "ARP and NDP frames received and not answered, by reason");
+    describe_counter!(DATAGRAMS_HEARD, Unit::Count, "datagrams of the membership that came in bare frames");
+    describe_counter!(
+        DATAGRAMS_DROPPED,
+        Unit::Count,
+        "such datagrams, received or to be sent, that were dropped, by reason"
+    );
+    describe_counter!(
+        STATION_ANSWERS,
+        Unit::Count,
+        "times that a station which is no member answered when it was asked"
+    );
     describe_counter!(SEND_ERRORS, Unit::Count, "frames that the kernel refused to send, by reason");
     describe_counter!(SOCKET_ERRORS, Unit::Count, "failures to open, configure or read a socket, by operation");
     describe_counter!(EVENTS_DROPPED, Unit::Count, "events lost because nobody took them in time");
-    describe_gauge!(OWNED_ADDRESSES, Unit::Count, "service IPs that this node answers for");
+    describe_gauge!(OWNED_ADDRESSES, Unit::Count, "service IPs that this node owns and answers for");
+    describe_gauge!(
+        STOOD_IN_ADDRESSES,
+        Unit::Count,
+        "service IPs that this node answers for while their owner is away"
+    );
     describe_gauge!(INTERFACES, Unit::Count, "interfaces that can announce");
 }
 
@@ -27,6 +51,18 @@ pub(crate) fn frame_sent(kind: &'static str) {
 
 pub(crate) fn frame_unanswered(reason: &'static str) {
     counter!(FRAMES_UNANSWERED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn datagram_heard() {
+    counter!(DATAGRAMS_HEARD).increment(1);
+}
+
+pub(crate) fn datagram_dropped(reason: &'static str) {
+    counter!(DATAGRAMS_DROPPED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn station_answered() {
+    counter!(STATION_ANSWERS).increment(1);
 }
 
 pub(crate) fn send_error(reason: &'static str) {
@@ -42,7 +78,8 @@ pub(crate) fn event_dropped() {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of addresses are far below 2^52")]
-pub(crate) fn sizes(owned: usize, interfaces: usize) {
+pub(crate) fn sizes(owned: usize, stood_in: usize, interfaces: usize) {
     gauge!(OWNED_ADDRESSES).set(owned as f64);
+    gauge!(STOOD_IN_ADDRESSES).set(stood_in as f64);
     gauge!(INTERFACES).set(interfaces as f64);
 }

@@ -2,9 +2,10 @@
 //!
 //! [`parse`] takes any bytes and never panics or allocates; what it cannot use it names as [`Ignored`]. What is
 //! emitted parses back to the same [`Message`]. Router discovery, redirects, VLAN tags and IPv6 extension headers are
-//! left to others.
+//! left to others. Beside them travel datagrams of the membership ([`wrap_datagram`]).
 
 mod arp;
+mod datagram;
 mod ethernet;
 mod ndp;
 
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use garpike_election::MacAddr;
 
 pub use arp::{Arp, ArpOperation};
+pub use datagram::{MAX_DATAGRAM_LEN, TooLong, unwrap as unwrap_datagram, wrap as wrap_datagram};
 pub use ethernet::{Bytes, Ethernet, MAX_FRAME_LEN};
 pub use ndp::{ALL_NODES, NaFlags, NeighborAdvertisement, NeighborSolicitation, multicast_mac, solicited_node};
 
@@ -134,8 +136,11 @@ pub enum Ignored {
     MulticastTarget,
     /// The source is a multicast address.
     MulticastSource,
-    /// A solicitation from `::` that is no proper probe for duplicates, or a solicited advertisement to many.
+    /// A solicitation from `::` that is no proper probe for duplicates, a solicited advertisement to many, or a datagram
+    /// from or to no single station.
     Addressing,
+    /// A datagram without content, or longer than any.
+    DatagramLength,
     /// An option with length 0, or that ends behind the message, or a link-layer address that is not Ethernet's.
     Option,
 }
@@ -158,6 +163,7 @@ impl Ignored {
             Self::MulticastTarget => "multicast_target",
             Self::MulticastSource => "multicast_source",
             Self::Addressing => "addressing",
+            Self::DatagramLength => "datagram_length",
             Self::Option => "option",
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use garpike_election::{NodeName, ServiceIp};
+use garpike_speaker::Profile;
 
 use crate::fleet::{Families, Fleet};
 use crate::lab::{Entered, Init, Record, enter};
@@ -60,7 +61,7 @@ fn show(args: &Args, init: &mut Init) -> Result<ExitCode> {
     let nodes = usize::from(args.nodes);
     screen.line(format_args!("garpike demo: {nodes} nodes and a client on one segment, all in network namespaces"))?;
     screen.status("starting the speakers")?;
-    let mut fleet = Fleet::start(init, nodes, 1)?;
+    let mut fleet = Fleet::start(init, nodes, 1, Profile::Default)?;
     let started = fleet.wait_until_whole()?;
     let probed = fleet.probed(args.family);
     let ips = probed.iter().map(ToString::to_string).collect::<Vec<_>>().join("  ");
@@ -112,13 +113,14 @@ fn simulate(args: &Args) -> Result<ExitCode> {
     let mut screen = Screen::new();
     let nodes = usize::from(args.nodes);
     screen.line(format_args!("garpike demo: {nodes} simulated nodes, the shipped code in virtual time"))?;
-    let config = sim::Config { nodes, loss_percent: 0.0, addresses: 1, rest: Duration::ZERO };
+    let config = sim::Config { nodes, addresses: 1, ..sim::Config::default() };
     let mut outages = Vec::new();
     for kill in 1..=args.kills {
         let outcome = sim::run(sim::Scenario::Crash, config, u64::from(kill));
-        let outage = outcome.outage.map(millis);
-        let who = outcome.crashed.map_or_else(|| "nobody".to_owned(), |node| node.to_string());
-        let known = outcome.all_know.map_or_else(|| "never".to_owned(), |known| format!("{:.0} ms", millis(known)));
+        let outage = outcome.outage.flatten().map(millis);
+        let who = outcome.victim.map_or_else(|| "nobody".to_owned(), |node| node.to_string());
+        let known =
+            outcome.all_know.flatten().map_or_else(|| "never".to_owned(), |known| format!("{:.0} ms", millis(known)));
         let shown = outage.map_or_else(|| "never ended".to_owned(), |outage| format!("{outage:.0} ms"));
         screen.line(format_args!("kill {kill}/{}   {who} dies; all know after {known}, outage {shown}", args.kills))?;
         for Finding { invariant, detail } in &outcome.findings {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use garpike_election::{MacAddr, NodeName, ServiceIp};
+use garpike_speaker::Profile;
 use nix::unistd::Pid;
 use rand::RngExt as _;
 use serde_json::Value;
@@ -36,6 +37,7 @@ pub enum Families {
 pub struct Fleet<'init> {
     /// The segment and its hosts.
     pub lab: Lab<'init>,
+    profile: Profile,
     manifests: PathBuf,
     key: PathBuf,
     ips: Vec<ServiceIp>,
@@ -43,12 +45,13 @@ pub struct Fleet<'init> {
 }
 
 impl<'init> Fleet<'init> {
-    /// Builds the lab, writes manifests and key, allocates addresses for `services` Services and starts everything.
+    /// Builds the lab, writes manifests and key, allocates addresses for `services` Services and starts everything, the
+    /// speakers with the detection `profile`.
     ///
     /// # Errors
     ///
     /// When the lab cannot be built, or an address cannot be allocated.
-    pub fn start(init: &'init mut Init, nodes: usize, services: usize) -> Result<Self> {
+    pub fn start(init: &'init mut Init, nodes: usize, services: usize, profile: Profile) -> Result<Self> {
         let lab = Lab::build(init, LabConfig { nodes }).context("cannot build the lab")?;
         let manifests = lab.scratch().join("manifests");
         let key = lab.scratch().join("secretkey");
@@ -57,7 +60,7 @@ impl<'init> Fleet<'init> {
         fs::write(manifests.join("services.yaml"), (0..services).map(service).collect::<String>())?;
         fs::write(&key, secret())?;
         let ips = allocate(&manifests)?;
-        let mut fleet = Self { lab, manifests, key, ips, speakers: BTreeMap::new() };
+        let mut fleet = Self { lab, profile, manifests, key, ips, speakers: BTreeMap::new() };
         for node in fleet.nodes() {
             fleet.start_node(&node)?;
         }
@@ -111,6 +114,10 @@ impl<'init> Fleet<'init> {
         command.arg("speaker").arg("--node-name").arg(node.as_str());
         command.arg("--manifests").arg(&self.manifests).arg("--ml-secret-key-path").arg(&self.key);
         command.arg("--ml-bindaddr").arg(self.lab.host(node)?.v4.to_string());
+        let profile = self.profile.to_possible_value().context("every profile has a name")?;
+        command.arg("--profile").arg(profile.get_name());
+        // A node that gets its addresses back some time later would disturb a trial that is not its own.
+        command.args(["--failback", "never"]);
         if !peers.is_empty() {
             command.arg("--join").arg(peers.join(","));
         }
@@ -135,7 +142,7 @@ impl<'init> Fleet<'init> {
         serde_json::from_str(&text).with_context(|| format!("/state.json of {node} is not JSON"))
     }
 
-    /// Waits until every speaker is ready, knows every node, and all agree who owns what.
+    /// Waits until every speaker serves, knows that every other one does, and all agree who owns what.
     ///
     /// # Errors
     ///
@@ -162,11 +169,10 @@ impl<'init> Fleet<'init> {
                 Ok(state) => state,
                 Err(error) => return Some(format!("{node}: {error:#}")),
             };
-            let ready = state.get("members").and_then(Value::as_array).map_or(0, |members| {
-                members.iter().filter(|member| member.get("state").and_then(Value::as_str) == Some("ready")).count()
-            });
-            if ready != nodes.len() {
-                return Some(format!("{node} knows {ready} of {} nodes as ready", nodes.len()));
+            let members = state.get("members").and_then(Value::as_array);
+            let serving = members.map_or(0, |members| members.iter().filter(|member| serves(member)).count());
+            if serving != nodes.len() {
+                return Some(format!("{node} knows {serving} of {} nodes as serving", nodes.len()));
             }
             let view = state.get("owners").cloned().unwrap_or_default();
             if owners.as_ref().is_some_and(|owners| *owners != view) {
@@ -206,6 +212,12 @@ impl<'init> Fleet<'init> {
         let last = answers.filter(|answer| answer.ip == ip).find(|answer| answer.at <= at)?;
         self.node_of(last.mac)
     }
+}
+
+/// Whether a member of `/state.json` answers for what it owns. One that came back from the dead does, and is held down.
+fn serves(member: &Value) -> bool {
+    let text = |field: &str| member.get(field).and_then(Value::as_str);
+    matches!(text("state"), Some("ready" | "held-down")) && text("presence") == Some("here")
 }
 
 /// What a process uses.

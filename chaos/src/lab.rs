@@ -24,6 +24,7 @@ mod plan;
 mod probe;
 mod process;
 mod selftest;
+pub mod stand_in;
 mod tap;
 mod wiring;
 
@@ -36,6 +37,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use garpike_announcer::io::{EtherType, OpenSocketError, PacketSocket};
+use garpike_announcer::{Filter, Prefixes};
 use garpike_election::{IfIndex, NodeName};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -148,6 +151,32 @@ impl<'init> Lab<'init> {
     pub fn remove_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
         let node = self.node(node)?;
         node.namespace.remove_address(node.cable.eth0, ip)
+    }
+
+    /// Makes an address local to a node without putting it on its network card: the node takes packets to it, and its
+    /// kernel answers for it neither by ARP nor by neighbour discovery.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or its kernel refuses.
+    pub fn add_local_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
+        self.node(node)?.namespace.add_address(LOOPBACK, ip, host_prefix_len(ip))
+    }
+
+    /// Takes it away again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or its kernel refuses.
+    pub fn remove_local_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
+        self.node(node)?.namespace.remove_address(LOOPBACK, ip)
+    }
+
+    /// Opens a socket for datagrams in bare frames on a node's network card.
+    fn datagram_socket(&self, node: &NodeName) -> Result<Result<PacketSocket, OpenSocketError>, LabError> {
+        let node = self.node(node)?;
+        let (eth0, filter) = (node.cable.eth0, Filter::new(&Prefixes::default()));
+        Ok(node.namespace.run(move |_| PacketSocket::open(eth0, EtherType::Datagram, &filter.datagrams))?)
     }
 
     /// Whether a node's network card sees a carrier.

@@ -32,7 +32,7 @@ pub struct Report {
     pub outage_ms: PerFamily<Distribution>,
     /// Probes that were never answered, for each trial.
     pub lost_probes: PerFamily<Vec<u64>>,
-    /// From the injection to the first frame in which another MAC claims the address.
+    /// From the injection to the first frame in which another MAC claims the address; `null` where none may.
     pub detect_ms: PerFamily<Distribution>,
     /// From that frame to the first frame of the last address that moved.
     pub announce_ms: PerFamily<Distribution>,
@@ -62,9 +62,6 @@ pub enum Verdict {
     /// See the violations.
     #[serde(rename = "violated")]
     Violated,
-    /// Observed and reported, but not yet promised: fails nothing.
-    #[serde(rename = "not yet")]
-    NotYet,
 }
 
 /// One value for each address family; `None` for a family that was not run.
@@ -85,7 +82,7 @@ pub struct Trial {
     pub outage_ms: PerFamily<Option<f64>>,
     /// Probes that were never answered.
     pub lost_probes: PerFamily<u64>,
-    /// From the injection to the first foreign claim; `null` in a family that was run: there was none.
+    /// From the injection to the first foreign claim; `null` in a family that was run: there was none, or none may be.
     pub detect_ms: PerFamily<Option<f64>>,
     /// From the first to the last moved address.
     pub announce_ms: PerFamily<Option<f64>>,
@@ -234,7 +231,6 @@ impl fmt::Display for Report {
             let verdict = match verdict {
                 Verdict::Held => "held",
                 Verdict::Violated => "VIOLATED",
-                Verdict::NotYet => "not yet",
             };
             writeln!(f, "  {verdict:<9} {invariant}")?;
         }

@@ -19,11 +19,11 @@ pub enum Scenario {
     Crash,
     /// The owner's cable is pulled at the switch
     LinkDown,
-    /// The owner's speaker is killed (SIGKILL); its host lives
+    /// The owner's speaker is killed (SIGKILL); its host lives: no address may move
     Kill,
-    /// The owner's speaker is asked to end (SIGTERM); its host lives
+    /// The owner's speaker is asked to end (SIGTERM); its host lives: no address may move
     Term,
-    /// The owner's speaker is stopped (SIGSTOP) for three seconds; its host lives
+    /// The owner's speaker is stopped (SIGSTOP) for three seconds; its host lives: no address may move
     Freeze,
     /// The owner is cut off from the other nodes and the client; both sides live
     Partition,
@@ -43,11 +43,19 @@ impl Scenario {
         }
     }
 
-    /// Whether it hits a speaker whose host lives on and stays reachable for the client.
+    /// Whether it hits a speaker whose host lives on and stays reachable for the client: its addresses must not move.
     pub fn host_lives(self) -> bool {
         match self {
             Self::Rest | Self::Crash | Self::LinkDown | Self::Partition => false,
             Self::Kill | Self::Term | Self::Freeze => true,
+        }
+    }
+
+    /// Whether addresses must move.
+    pub fn moves(self) -> bool {
+        match self {
+            Self::Rest | Self::Kill | Self::Term | Self::Freeze => false,
+            Self::Crash | Self::LinkDown | Self::Partition => true,
         }
     }
 

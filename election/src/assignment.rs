@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{InterfaceName, NodeName, Selection, ServiceIp};
 
-/// For every desired address, who owns it and who would be next.
+/// For every desired address, who owns it, who stands in, and who would be next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// One entry for each address of [`crate::Desired`].
@@ -16,6 +16,8 @@ pub struct Assignment {
 pub struct Elected {
     /// The eligible living nodes, the owner first, then its heirs; no more than [`Elected::MAX_RANKED`].
     pub ranked: Vec<NodeName>,
+    /// The node that answers in place of the owner, with the owner's Ethernet address, while the owner's speaker is away.
+    pub stand_in: Option<NodeName>,
     /// The interfaces on which the owner announces it.
     pub interfaces: Selection<InterfaceName>,
     /// Why nobody owns it; `None` when `ranked` is not empty.
@@ -78,7 +80,7 @@ impl Elected {
     /// How many nodes are ranked for an address. Chosen: an owner, and more heirs than die at once.
     pub const MAX_RANKED: usize = 8;
 
-    /// The node that answers for the address.
+    /// The node whose address it is.
     pub fn owner(&self) -> Option<&NodeName> {
         self.ranked.first()
     }
@@ -99,6 +101,12 @@ impl Assignment {
             .iter()
             .filter(move |(_, elected)| elected.owner() == Some(node))
             .map(|(ip, elected)| (*ip, &elected.interfaces))
+    }
+
+    /// The addresses for which `node` stands in, each with its owner.
+    pub fn stood_in_by<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (ServiceIp, &'a NodeName)> {
+        let stood_in = self.addresses.iter().filter(move |(_, elected)| elected.stand_in.as_ref() == Some(node));
+        stood_in.filter_map(|(ip, elected)| Some((*ip, elected.owner()?)))
     }
 
     /// The addresses whose owner in `next` is another one, in the order of the addresses.

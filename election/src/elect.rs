@@ -1,14 +1,16 @@
 //! The election: from what is desired and who is alive to who owns what.
 //!
-//! Hard rules first (advertisement, node selector, exclusion, interface), then rank: state of the node, hash.
-//! Invariant: the removal of a member changes the owner of its own addresses only.
+//! Hard rules first (advertisement, node selector, exclusion, interface), then rank: state of the node, handicaps, hash.
+//! A node whose speaker is away keeps its rank while another can stand in for it.
+//! Invariant: the removal of a member changes the owner only of the addresses that it owned or stood in for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assignment::{Assignment, Elected, Unowned};
 use crate::desired::{Address, Desired, Placement, Selection};
+use crate::fitness::{Fitness, Rank};
 use crate::hash::score;
-use crate::members::{Members, NodeState};
+use crate::members::Members;
 use crate::{NodeName, ServiceIp};
 
 /// Elects an owner for every desired address. Pure and total: any input has a result, equal inputs have equal ones.
@@ -25,15 +27,12 @@ pub struct Elector {
     orders: BTreeMap<ServiceIp, Vec<usize>>,
 }
 
-/// What the hard rules say of a node, for addresses with certain placements.
-#[derive(Clone, Copy)]
-enum Fitness {
-    /// It is not alive.
-    Dead,
-    /// It may not own them.
-    Unfit(Unowned),
-    /// It may.
-    Fit(NodeState),
+/// The candidates for addresses with certain placements.
+struct Field<'a> {
+    /// What the rules say of each node of the roster.
+    fitness: Vec<Fitness<'a>>,
+    /// The rank of the best of them.
+    best: Option<Rank>,
 }
 
 impl Elector {
@@ -43,15 +42,14 @@ impl Elector {
         let keys: BTreeSet<ServiceIp> = desired.addresses.values().map(|address| address.election_key).collect();
         self.orders.retain(|key, _| keys.contains(key));
         // Many addresses have the same placements: one look at each node serves them all.
-        let mut fitness: BTreeMap<&[Placement], Vec<Fitness>> = BTreeMap::new();
+        let mut fields: BTreeMap<&[Placement], Field<'_>> = BTreeMap::new();
         let mut addresses = BTreeMap::new();
         for (ip, address) in &desired.addresses {
-            let fitness = fitness
-                .entry(&address.placements)
-                .or_insert_with(|| self.roster.iter().map(|node| judge(node, address, desired, members)).collect());
+            let field = fields.entry(&address.placements);
+            let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
             let order = self.orders.entry(address.election_key);
             let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
-            addresses.insert(*ip, rank(&self.roster, order, fitness, address));
+            addresses.insert(*ip, field.elect(&self.roster, order, address));
         }
         Assignment { addresses }
     }
@@ -76,49 +74,53 @@ impl Elector {
     }
 }
 
-/// Applies the hard rules.
-fn judge(node: &NodeName, address: &Address, desired: &Desired, members: &Members) -> Fitness {
-    let Some(member) = members.nodes.get(node) else { return Fitness::Dead };
-    if address.placements.is_empty() {
-        return Fitness::Unfit(Unowned::NoAdvertisement);
+impl<'a> Field<'a> {
+    fn new(fitness: Vec<Fitness<'a>>) -> Self {
+        let best = fitness.iter().filter_map(Fitness::candidate).map(|candidate| candidate.rank).min();
+        Self { fitness, best }
     }
-    let Some(interfaces) = address.interfaces_on(node) else { return Fitness::Unfit(Unowned::NoSelectedNode) };
-    if desired.excluded.contains(node) {
-        Fitness::Unfit(Unowned::AllExcluded)
-    } else if !interfaces.meets(&member.interfaces) {
-        Fitness::Unfit(Unowned::NoInterface)
-    } else {
-        Fitness::Fit(member.state)
-    }
-}
 
-/// Ranks the fit nodes: by their state, and within one state in the hash order.
-fn rank(roster: &[NodeName], order: &[usize], fitness: &[Fitness], address: &Address) -> Elected {
-    let mut unowned = if address.placements.is_empty() { Unowned::NoAdvertisement } else { Unowned::NoSelectedNode };
-    let mut fit: Vec<(NodeState, usize)> = Vec::new();
-    let mut best = 0;
-    for number in order {
-        match fitness.get(*number) {
-            None | Some(Fitness::Dead) => {}
-            Some(Fitness::Unfit(reason)) => unowned = unowned.max(*reason),
-            Some(Fitness::Fit(state)) => {
-                fit.push((*state, *number));
-                best += usize::from(*state == NodeState::BEST);
-                if best == Elected::MAX_RANKED {
-                    break;
+    /// Ranks the candidates, those of one rank in the hash order, and finds who stands in for the first.
+    fn elect(&self, roster: &[NodeName], order: &[usize], address: &Address) -> Elected {
+        let none = if address.placements.is_empty() { Unowned::NoAdvertisement } else { Unowned::NoSelectedNode };
+        let mut unowned = none;
+        let mut fit: Vec<(Rank, usize)> = Vec::new();
+        let mut best = 0;
+        for number in order {
+            match self.fitness.get(*number) {
+                None | Some(Fitness::Dead) => {}
+                Some(Fitness::Unfit(reason)) => unowned = unowned.max(*reason),
+                Some(Fitness::Fit(candidate)) => {
+                    fit.push((candidate.rank, *number));
+                    best += usize::from(Some(candidate.rank) == self.best);
+                    if best == Elected::MAX_RANKED {
+                        break;
+                    }
                 }
             }
         }
+        // Stable: within one rank the hash order stays.
+        fit.sort_by_key(|(rank, _)| *rank);
+        let owner = fit.first().map(|(_, number)| *number);
+        let numbers = fit.into_iter().take(Elected::MAX_RANKED);
+        let ranked: Vec<NodeName> = numbers.filter_map(|(_, number)| roster.get(number).cloned()).collect();
+        let interfaces = ranked.first().and_then(|owner| address.interfaces_on(owner));
+        let stand_in = owner.and_then(|owner| self.stand_in(order, owner));
+        Elected {
+            unowned: ranked.is_empty().then_some(unowned),
+            interfaces: interfaces.unwrap_or_else(|| Selection::Only(BTreeSet::new())),
+            stand_in: stand_in.and_then(|number| roster.get(number).cloned()),
+            ranked,
+        }
     }
-    // Stable: within one state the hash order stays.
-    fit.sort_by_key(|(state, _)| *state);
-    let numbers = fit.into_iter().take(Elected::MAX_RANKED);
-    let ranked: Vec<NodeName> = numbers.filter_map(|(_, number)| roster.get(number).cloned()).collect();
-    let interfaces = ranked.first().and_then(|owner| address.interfaces_on(owner));
-    Elected {
-        unowned: ranked.is_empty().then_some(unowned),
-        interfaces: interfaces.unwrap_or_else(|| Selection::Only(BTreeSet::new())),
-        ranked,
+
+    /// The best of those who can stand in for the owner, should it be away.
+    fn stand_in(&self, order: &[usize], owner: usize) -> Option<usize> {
+        let owner = self.fitness.get(owner)?.candidate().filter(|owner| !owner.is_here())?;
+        let candidates = order.iter().filter_map(|number| Some((*number, self.fitness.get(*number)?.candidate()?)));
+        let able = candidates.filter(|(_, candidate)| candidate.covers(owner));
+        // Of several equal ones the first: the hash order decides.
+        able.min_by_key(|(_, candidate)| candidate.rank).map(|(number, _)| number)
     }
 }
 

@@ -8,6 +8,7 @@
 mod assignment;
 mod desired;
 mod elect;
+mod fitness;
 mod hash;
 mod interface;
 mod members;
@@ -19,6 +20,6 @@ pub use desired::{Address, Desired, Placement, Selection};
 pub use elect::{Elector, elect};
 pub use hash::{order, score};
 pub use interface::{IfIndex, InterfaceName, InvalidInterfaceName, InvalidMac, MacAddr};
-pub use members::{Member, Members, NodeState};
+pub use members::{Handicap, Member, Members, NodeState, Presence, Wire};
 pub use node::{InvalidNodeName, NodeName};
 pub use service::{InvalidServiceIp, ServiceIp, ServiceKey};

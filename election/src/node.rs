@@ -25,6 +25,16 @@ impl NodeName {
     /// When the text is empty, too long, or holds anything but `a-z`, `0-9`, `-` and `.`, or does not begin and
     /// end with a letter or digit.
     pub fn new(name: &str) -> Result<Self, InvalidNodeName> {
+        Self::check(name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// Tells whether a text is a node name, without making one.
+    ///
+    /// # Errors
+    ///
+    /// As [`NodeName::new`].
+    pub fn check(name: &str) -> Result<(), InvalidNodeName> {
         let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = name.as_bytes();
         let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else {
@@ -37,7 +47,7 @@ impl NodeName {
         if !(inner && alphanumeric(first) && alphanumeric(last)) {
             return Err(InvalidNodeName::Characters { name: name.to_owned() });
         }
-        Ok(Self(name.into()))
+        Ok(())
     }
 
     /// The name as text.

@@ -1,12 +1,12 @@
 //! Laws of the election that hold for every input.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic on bad fixtures")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use garpike_election::{
-    Address, Desired, Elector, InterfaceName, Member, Members, NodeName, NodeState, Placement, Selection, ServiceIp,
-    Unowned, elect,
+    Address, Desired, Elector, Handicap, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Placement,
+    Presence, Selection, ServiceIp, Unowned, Wire, elect,
 };
 use proptest::prelude::*;
 
@@ -19,12 +19,86 @@ proptest! {
         survivors.nodes.remove(&gone);
 
         for change in before.changes_to(&elect(&desired, &survivors)) {
-            prop_assert_eq!(change.from.as_ref(), Some(&gone), "{} moved", change.ip);
+            // What nobody can stand in for any more has to move as well.
+            let stood_in = before.addresses[&change.ip].stand_in == Some(gone.clone());
+            prop_assert!(stood_in || change.from.as_ref() == Some(&gone), "{} moved", change.ip);
         }
     }
 
     #[test]
-    fn the_heir_is_the_second_of_the_ranking(desired in desired(), members in members()) {
+    fn a_member_that_goes_away_moves_nothing_if_somebody_can_stand_in(
+        desired in desired(), members in members(), away in 0..8_usize,
+    ) {
+        let away = node(away);
+        let mut without = members;
+        if let Some(member) = without.nodes.get_mut(&away) {
+            member.presence = Presence::Here;
+        }
+        let before = elect(&desired, &without);
+        let mut with = without.clone();
+        if let Some(member) = with.nodes.get_mut(&away) {
+            member.presence = Presence::Away;
+        }
+
+        let after = elect(&desired, &with);
+
+        for (ip, elected) in &before.addresses {
+            let kept = after.owner(*ip) == elected.owner();
+            if elected.owner() == Some(&away) {
+                let able = can_stand_in(*ip, &desired, &with, &away);
+                prop_assert!(able.is_empty() || kept, "{} moved", ip);
+                prop_assert!(able.is_empty() || able.contains(after.addresses[ip].stand_in.as_ref().unwrap()));
+            } else {
+                prop_assert!(kept || elected.stand_in.as_ref() == Some(&away), "{} moved", ip);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_stands_in_is_there_and_on_a_segment_of_an_owner_that_is_away(
+        desired in desired(), members in members(),
+    ) {
+        let assignment = elect(&desired, &members);
+        for (ip, elected) in &assignment.addresses {
+            let Some(owner) = elected.owner() else { continue };
+            let able = can_stand_in(*ip, &desired, &members, owner);
+            match (members.nodes[owner].presence, &elected.stand_in) {
+                (Presence::Here, stand_in) => prop_assert_eq!(stand_in, &None),
+                (Presence::Away, Some(stand_in)) => prop_assert!(able.contains(stand_in), "{}", ip),
+                // Nobody could be the owner and answer.
+                (Presence::Away, None) => {
+                    prop_assert!(able.is_empty());
+                    let here = |node: &NodeName| members.nodes[node].presence == Presence::Here;
+                    prop_assert!(!elected.ranked.iter().any(here), "{}", ip);
+                }
+            }
+        }
+        for node in members.nodes.keys() {
+            for (ip, owner) in assignment.stood_in_by(node) {
+                prop_assert_eq!(assignment.owner(ip), Some(owner));
+                prop_assert_eq!(assignment.addresses[&ip].stand_in.as_ref(), Some(node));
+            }
+        }
+    }
+
+    #[test]
+    fn a_handicap_that_all_have_counts_for_none(desired in desired(), members in members(), handicap in handicap()) {
+        let (mut all, mut none) = (members.clone(), members);
+        for member in all.nodes.values_mut() {
+            member.handicaps.insert(handicap);
+        }
+        for member in none.nodes.values_mut() {
+            member.handicaps.remove(&handicap);
+        }
+
+        prop_assert_eq!(elect(&desired, &all), elect(&desired, &none));
+    }
+
+    #[test]
+    fn the_heir_is_the_second_of_the_ranking(desired in desired(), mut members in members()) {
+        for member in members.nodes.values_mut() {
+            member.presence = Presence::Here;
+        }
         let before = elect(&desired, &members);
         for (ip, elected) in &before.addresses {
             let mut survivors = members.clone();
@@ -38,9 +112,12 @@ proptest! {
 
     #[test]
     fn a_new_node_takes_addresses_only_for_itself(desired in desired(), members in members(), new in 8..12_usize) {
-        let before = elect(&desired, &members);
+        let mut more = members;
+        for member in more.nodes.values_mut() {
+            member.presence = Presence::Here;
+        }
+        let before = elect(&desired, &more);
         let new = node(new);
-        let mut more = members.clone();
         more.nodes.insert(new.clone(), ready());
 
         for change in before.changes_to(&elect(&desired, &more)) {
@@ -121,6 +198,61 @@ fn a_node_that_is_ready_goes_before_one_that_joins_drains_or_restarts() {
 }
 
 #[test]
+fn fewer_handicaps_go_first_and_a_better_state_before_them() {
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let with = |handicaps: &[Handicap]| Member { handicaps: handicaps.iter().copied().collect(), ..ready() };
+    let held_down = Member { state: NodeState::HeldDown, ..ready() };
+    let members = [with(&[Handicap::Late, Handicap::NoGateway]), held_down, with(&[]), with(&[Handicap::NoDataPlane])];
+    let nodes = members.into_iter().enumerate().map(|(i, member)| (node(i), member)).collect();
+
+    let assignment = elect(&desired, &Members { local: node(0), nodes });
+
+    assert_eq!(assignment.addresses[&ip(1)].ranked, [node(2), node(3), node(0), node(1)]);
+}
+
+#[test]
+fn the_next_of_the_ranking_on_the_segment_stands_in_for_an_owner_that_is_away() {
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let order: Vec<NodeName> = {
+        let names: Vec<NodeName> = (0..4).map(node).collect();
+        garpike_election::order(&names, ip(1)).into_iter().cloned().collect()
+    };
+    let [owner, elsewhere, near, last] = order.try_into().unwrap();
+    let on = |net: &str, presence| {
+        let wire = Wire { mac: MacAddr([2, 0, 0, 0, 0, 1]), nets: BTreeSet::from([net.parse().unwrap()]) };
+        Member { presence, wires: BTreeMap::from([(interface("eth0"), wire)]), ..ready() }
+    };
+    let members = |owner_net: &str| Members {
+        local: node(0),
+        nodes: BTreeMap::from([
+            (owner.clone(), on(owner_net, Presence::Away)),
+            (elsewhere.clone(), on("10.9.0.1/16", Presence::Here)),
+            (near.clone(), on("10.1.0.1/16", Presence::Here)),
+            (last.clone(), on("10.1.0.2/16", Presence::Here)),
+        ]),
+    };
+
+    let shared = elect(&desired, &members("10.1.0.9/16"));
+    assert_eq!(shared.owner(ip(1)), Some(&owner));
+    assert_eq!(shared.stood_in_by(&near).collect::<Vec<_>>(), [(ip(1), &owner)]);
+    assert_eq!(shared.stood_in_by(&elsewhere).count(), 0);
+
+    let alone = elect(&desired, &members("10.7.0.9/16"));
+    assert_eq!(alone.addresses[&ip(1)].ranked, [elsewhere, near, last, owner]);
+    assert_eq!(alone.addresses[&ip(1)].stand_in, None);
+}
+
+#[test]
+fn when_every_speaker_is_away_nothing_moves() {
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let nodes = |presence| (0..3).map(|i| (node(i), Member { presence, ..ready() })).collect();
+    let [before, after] = [Presence::Here, Presence::Away]
+        .map(|presence| elect(&desired, &Members { local: node(0), nodes: nodes(presence) }));
+
+    assert_eq!(before, after);
+}
+
+#[test]
 fn a_ranking_begins_like_the_hash_order_however_many_nodes_there_are() {
     let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
     let nodes: BTreeMap<NodeName, Member> = (0..40).map(|i| (node(i), ready())).collect();
@@ -134,7 +266,7 @@ fn a_ranking_begins_like_the_hash_order_however_many_nodes_there_are() {
 #[test]
 fn the_hard_rule_that_leaves_an_address_unowned_is_named() {
     let eth0 = Selection::Only(BTreeSet::from([interface("eth0")]));
-    let member = Member { state: NodeState::Ready, interfaces: eth0 };
+    let member = Member::new(NodeState::Ready, eth0);
     let members = Members { local: node(0), nodes: BTreeMap::from([(node(0), member)]) };
     let reason = |change: &dyn Fn(&mut Desired)| {
         let mut desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
@@ -196,10 +328,48 @@ fn members() -> impl Strategy<Value = Members> {
         1 => Just(NodeState::Draining),
         1 => Just(NodeState::Restarting),
     ];
-    let member = (state, selection("eth", 3))
-        .prop_map(|(state, names)| Member { state, interfaces: map(names, |name| interface(&name)) });
+    let presence = prop_oneof![3 => Just(Presence::Here), 1 => Just(Presence::Away)];
+    let handicaps = prop::collection::btree_set(handicap(), 0..3);
+    let wires = prop::collection::btree_map((0..3_usize).prop_map(|i| interface(&format!("eth{i}"))), wire(), 0..3);
+    let member = (state, presence, handicaps, selection("eth", 3), wires).prop_map(
+        |(state, presence, handicaps, names, wires)| {
+            let interfaces = map(names, |name| interface(&name));
+            Member { state, presence, handicaps, interfaces, wires }
+        },
+    );
     prop::collection::btree_map((0..8_usize).prop_map(node), member, 0..8)
         .prop_map(|nodes| Members { local: node(0), nodes })
+}
+
+fn handicap() -> impl Strategy<Value = Handicap> {
+    prop_oneof![Just(Handicap::Late), Just(Handicap::NoGateway), Just(Handicap::NoDataPlane)]
+}
+
+/// On one of two segments, or on one of which nothing is known.
+fn wire() -> impl Strategy<Value = Wire> {
+    let nets = prop::option::of(0..2_u8).prop_map(|segment| {
+        segment.into_iter().map(|segment| format!("10.{segment}.0.7/16").parse().unwrap()).collect()
+    });
+    nets.prop_map(|nets| Wire { mac: MacAddr([2, 0, 0, 0, 0, 1]), nets })
+}
+
+/// The nodes that can stand in for `owner`, by the rule in other words.
+fn can_stand_in(ip: ServiceIp, desired: &Desired, members: &Members, owner: &NodeName) -> BTreeSet<NodeName> {
+    let address = &desired.addresses[&ip];
+    let nets = |node: &NodeName| -> BTreeSet<String> {
+        let allowed = address.interfaces_on(node).unwrap();
+        let wires = members.nodes[node].wires.iter().filter(|(name, _)| allowed.contains(name));
+        wires.flat_map(|(_, wire)| wire.nets.iter().map(|net| net.trunc().to_string())).collect()
+    };
+    let shares = |node: &NodeName| {
+        let silent = [node, owner].iter().any(|node| members.nodes[*node].wires.is_empty());
+        silent || !nets(node).is_disjoint(&nets(owner))
+    };
+    let able = members.nodes.iter().filter(|(node, member)| {
+        let may = address.interfaces_on(node).is_some_and(|allowed| allowed.meets(&member.interfaces));
+        member.presence == Presence::Here && !desired.excluded.contains(*node) && may && shares(node)
+    });
+    able.map(|(node, _)| node.clone()).collect()
 }
 
 fn desired() -> impl Strategy<Value = Desired> {
@@ -236,7 +406,7 @@ fn address(election_key: ServiceIp) -> Address {
 }
 
 fn ready() -> Member {
-    Member { state: NodeState::Ready, interfaces: Selection::All }
+    Member::new(NodeState::Ready, Selection::All)
 }
 
 fn node(i: usize) -> NodeName {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use garpike_announcer::wire;
-use garpike_announcer::{Announcer, Config, Link, LinkSet};
+use garpike_announcer::{Announcer, Config, Datagram, Link, LinkSet, Undelivered};
 use garpike_election::{IfIndex, MacAddr, Selection, ServiceIp};
 
 /// Parses a frame, writes what was understood and parses that again; hands the frame to a responder. A wrong checksum of
@@ -46,6 +46,58 @@ fn respond(data: &[u8]) {
         assert_eq!(answer.claim(), Some(wire::Claim { ip: asked, mac: MAC }), "the answer to {message:?}");
         assert_eq!(answer.ethernet().source, MAC);
     }
+}
+
+/// Takes a datagram of the membership out of a frame, and puts the input, as a datagram, into one.
+///
+/// # Panics
+///
+/// When something comes out that is not in the frame, comes from or goes to another station than the frame says, or does not
+/// survive being sent; when a datagram is sent that is too long.
+pub fn wire_datagram(data: &[u8]) {
+    let now = crate::start();
+    let mut announcer = Announcer::new(Config::default());
+    announcer.handle_links(links(), now);
+
+    let found = wire::unwrap_datagram(data);
+    if let Ok((ethernet, datagram)) = found {
+        let again = wire::wrap_datagram(ethernet, datagram).expect("it came in a frame");
+        assert_eq!(again.get(..16 + datagram.len()), data.get(..16 + datagram.len()), "it is not what the frame holds");
+        assert_eq!(wire::unwrap_datagram(&again), found, "a datagram does not survive the wire");
+    }
+    match announcer.unwrap_datagram(ETH0, data) {
+        Ok(datagram) => {
+            let (ethernet, payload) = found.expect("there is no datagram in the frame");
+            assert_eq!((ethernet.destination, ethernet.source), (MAC, datagram.mac), "it is not for this station");
+            assert_eq!(payload, datagram.payload);
+            let (interface, answer) = announcer.wrap_datagram(&datagram).expect("whence one came another can go");
+            let (ethernet, payload) = wire::unwrap_datagram(&answer).expect("a datagram was put into it");
+            assert_eq!((interface, ethernet.destination, ethernet.source), (ETH0, datagram.mac, MAC));
+            assert_eq!(payload, datagram.payload, "a datagram does not survive the wire");
+        }
+        Err(Undelivered::Unusable(ignored)) => assert_eq!(found, Err(ignored)),
+        Err(Undelivered::NotForUs) => assert!(found.is_ok_and(|(ethernet, _)| ethernet.destination != MAC)),
+        Err(Undelivered::OwnFrame) => assert!(found.is_ok_and(|(ethernet, _)| ethernet.source == MAC)),
+        Err(undelivered @ (Undelivered::Interface | Undelivered::BadReceiver | Undelivered::TooLong)) => {
+            panic!("{undelivered:?}")
+        }
+    }
+    assert!(
+        announcer.unwrap_datagram(IfIndex(ETH0.0 + 1), data).is_err(),
+        "an interface that is not there received it"
+    );
+
+    let interface = "eth0".parse().expect("is an interface name");
+    let datagram = Datagram { interface, mac: MacAddr([0x02, 0x77, 0, 0, 0, 0x0c]), payload: data.to_vec() };
+    let sent = announcer.wrap_datagram(&datagram);
+    assert_eq!(sent.is_ok(), data.len() <= wire::MAX_DATAGRAM_LEN, "{} bytes", data.len());
+    if let Ok((_, frame)) = sent {
+        assert!((60..=1514).contains(&frame.len()), "a frame of {} bytes", frame.len());
+        let content = wire::unwrap_datagram(&frame).map(|(_, content)| content);
+        assert_eq!(content.is_ok(), !data.is_empty(), "{content:?}");
+        assert!(content.is_err() || content == Ok(data), "a datagram does not survive the wire");
+    }
+    assert_eq!(announcer.poll_transmit(), None, "a datagram was answered by the announcer");
 }
 
 /// The frame with the one's complement sum over addresses, length, next header and body (RFC 4443 section 2.3).

@@ -6,11 +6,18 @@
 mod frame;
 mod gossip;
 mod insider;
+mod pair;
+mod sealed;
+mod state;
+mod stream;
 mod text;
 
-pub use frame::frame;
+pub use frame::{frame, wire_datagram};
 pub use gossip::{datagram, message, secret};
 pub use insider::gossip_plaintext;
+pub use sealed::gossip_sealed;
+pub use state::{facts, state};
+pub use stream::stream;
 pub use text::{address_range, manifests};
 
 /// A target.
@@ -23,14 +30,19 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "address_range", run: address_range },
     Target { name: "datagram", run: datagram },
+    Target { name: "facts", run: facts },
     Target { name: "frame", run: frame },
     Target { name: "gossip_plaintext", run: gossip_plaintext },
+    Target { name: "gossip_sealed", run: gossip_sealed },
     Target { name: "manifests", run: manifests },
     Target { name: "message", run: message },
     Target { name: "secret", run: secret },
+    Target { name: "state", run: state },
+    Target { name: "stream", run: stream },
+    Target { name: "wire_datagram", run: wire_datagram },
 ];
 
 /// The moment at which a target's time begins. What a target does depends on its input alone: its cores see only times

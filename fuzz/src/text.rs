@@ -66,7 +66,7 @@ fn middle(range: &AddressRange) -> IpAddr {
 
 /// Three nodes as the examples name them, all alive.
 fn members() -> Members {
-    let member = Member { state: NodeState::Ready, interfaces: Selection::All };
+    let member = Member::new(NodeState::Ready, Selection::All);
     let names = ["n1", "n2", "n3"].map(|name| name.parse::<NodeName>().expect("is a node name"));
     let [local, ..] = names.clone();
     Members { local, nodes: names.into_iter().map(|name| (name, member.clone())).collect() }

@@ -1,9 +1,18 @@
 //! Runs every target over its committed corpus: what a fuzzer found once stays found.
 
+use std::alloc::System;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use cap::Cap;
 use garpike_fuzz::{TARGETS, Target};
+
+/// Ends the process when it is asked for more than it may give: an input that claims a length must not get it.
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, ALLOCATED_MAX);
+
+/// Chosen: several times what the longest input needs.
+const ALLOCATED_MAX: usize = 64 * 1024 * 1024;
 
 #[test]
 fn every_target_survives_its_corpus() {

@@ -79,6 +79,20 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     }
 }
 
+/// Writes what fits into one frame of a stream.
+pub(crate) fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>, CodecError> {
+    bincode::serde::encode_to_vec(state, STATE_CONFIG).map_err(CodecError::Encode)
+}
+
+/// Reads one value that is all of `bytes`, which came in one frame of a stream.
+pub(crate) fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, used) = bincode::serde::decode_from_slice(bytes, STATE_CONFIG).map_err(CodecError::Decode)?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        left => Err(CodecError::Trailing { left }),
+    }
+}
+
 /// The header at the front of a datagram of foca.
 pub(crate) fn header_of(swim: &[u8]) -> Result<Header<Identity>, CodecError> {
     take(swim)
@@ -106,6 +120,12 @@ fn take<T: DeserializeOwned>(mut buf: impl Buf) -> Result<T, CodecError> {
 const ITEM_MAX: usize = 2048;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<ITEM_MAX>> = bincode::config::standard().with_limit();
+
+/// What the values of one frame of a stream (1 MiB) may claim: bincode counts each number as eight bytes, however few it
+/// takes, so nothing that fits into a frame is refused.
+const STATE_MAX: usize = 8 * 1024 * 1024;
+
+const STATE_CONFIG: Configuration<LittleEndian, Varint, Limit<STATE_MAX>> = bincode::config::standard().with_limit();
 
 #[cfg(test)]
 mod tests;

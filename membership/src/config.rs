@@ -1,13 +1,14 @@
 //! What a node needs to know to take part, and the constants of the protocol.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use foca::PeriodicParams;
-use garpike_election::{InterfaceName, NodeName, Selection};
+use garpike_election::NodeName;
 
-use crate::{Generation, ProcessId, Sealing};
+use crate::{FeatureLevel, Generation, ProcessId, Sealing, Surroundings};
 
 /// How this process takes part in the cluster.
 #[derive(Clone, Debug)]
@@ -24,38 +25,54 @@ pub struct Config {
     pub seeds: Vec<SocketAddr>,
     /// How datagrams are protected.
     pub sealing: Sealing,
-    /// The interfaces on which this node can announce.
-    pub interfaces: Selection<InterfaceName>,
+    /// What is known of the links of this node.
+    pub surroundings: Surroundings,
+    /// How fast and how careful deaths are detected.
+    pub profile: Profile,
+    /// For how long a speaker that is gone keeps its addresses while its host lives.
+    pub restart_grace: Duration,
+    /// For how long a node that returns from the dead does not get its addresses back; `None`: never by itself.
+    pub failback: Option<Duration>,
+    /// TCP ports of a host whose answers show that it lives. Its gossip port is always among them.
+    pub host_ports: Vec<u16>,
+    /// What this speaker can do: [`FeatureLevel::CURRENT`], but for tests of the skew between versions.
+    pub feature_level: FeatureLevel,
+    /// Facts that this version does not know, by number: none, but for the same tests. At most two, of at most 16 bytes.
+    pub later_facts: BTreeMap<u16, Vec<u8>>,
+}
+
+/// How fast and how careful deaths are detected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Profile {
+    /// A death is known within 200 ms; a pause of a whole host of up to 160 ms is none.
+    #[default]
+    Default,
+    /// Within 80 ms; needs timers that are never late.
+    Fast,
+    /// Within a second or so, for routed and lossy networks.
+    Relaxed,
 }
 
 /// The longest datagram of foca. With the envelope and names of usual length this stays below 1200 bytes, with the
 /// longest names below 1428: no fragments on Ethernet. It must be the same on all nodes, foca refuses longer ones.
 pub(crate) const PACKET_MAX: usize = 1100;
 
-/// How often a member is probed; with the two below, chosen so that all survivors know of a death within 0.8 s.
-pub(crate) const PROBE_PERIOD: Duration = Duration::from_millis(100);
+/// How often a suspected member is told so before its suspicion ends.
+pub(crate) const TELL_SUSPECT_EVERY: Duration = Duration::from_millis(200);
 
-/// Within this time a probed member answers, or others are asked to probe it.
-const PROBE_RTT: Duration = Duration::from_millis(40);
+/// How often dead members are pinged by those who would watch them, in case they live; after [`SHOW_DEAD`], only at every
+/// tenth time.
+pub(crate) const REVENANTS_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const OLD_REVENANTS_EVERY: u32 = 10;
 
-/// How long a suspected member has to refute.
-pub(crate) const SUSPECT_TO_DOWN: Duration = Duration::from_millis(400);
+/// For how long a node that pinged us is sent heartbeats, though by our members it is none of our watchers.
+pub(crate) const SUBSCRIBED_FOR: Duration = Duration::from_secs(1);
 
-/// How often a suspected member is told so within [`SUSPECT_TO_DOWN`].
-pub(crate) const TELL_SUSPECT_EVERY: Duration = PROBE_PERIOD;
+/// For how long a node that is none of a suspect's watchers looks after it.
+pub(crate) const TEMPORARY_FOR: Duration = Duration::from_secs(2);
 
-/// How long a suspicion is held back when nobody is heard, one [`HOLD_BACK_FOR`] at a time.
-pub(crate) const HOLD_BACK_FOR: Duration = Duration::from_millis(100);
-
-/// How often it is held back: 300 ms in all, then a lone survivor believes it, within a second of the death.
-pub(crate) const HOLD_BACK_TIMES: u32 = 3;
-
-/// Silence from everybody for so long is our own trouble, not theirs: in a cluster of two survivors each is heard every
-/// 200 ms at the latest.
-pub(crate) const SILENCE: Duration = Duration::from_millis(250);
-
-/// How long we must have heard others again before a suspicion counts: two tellings of the suspect.
-pub(crate) const HEARING_AGAIN: Duration = Duration::from_millis(200);
+/// How often states are exchanged with some member, in case something was missed.
+pub(crate) const EXCHANGE_EVERY: Duration = Duration::from_secs(30);
 
 /// How often seeds are tried while this node joins or is alone.
 pub(crate) const SEEDS_EVERY: Duration = Duration::from_millis(500);
@@ -66,18 +83,21 @@ pub(crate) const LOST_SEEDS_EVERY: Duration = Duration::from_secs(5);
 /// A node is ready after this time even if some seed has not been found.
 pub(crate) const JOIN_WITHIN: Duration = Duration::from_secs(3);
 
-/// How often a node repeats its facts, for those that missed them.
-pub(crate) const FACTS_EVERY: Duration = Duration::from_secs(10);
+/// How often old things are forgotten.
+pub(crate) const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);
+
+/// For how long a dead member is remembered, and pinged: a machine may be away for a day.
+pub(crate) const REMEMBER_DEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a member is asked for its facts as long as they are missing.
-pub(crate) const ASK_FACTS_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const ASK_FACTS_EVERY: Duration = Duration::from_millis(100);
 
 /// How often, and how many times, a leaving node repeats that it leaves: 250 ms in all, well within the time that a Pod
 /// has for its end.
 pub(crate) const FAREWELL_EVERY: Duration = Duration::from_millis(50);
 pub(crate) const FAREWELLS: u32 = 5;
 
-/// For how long a dead member is shown, and tried to be reached.
+/// For how long a dead member is shown, and pinged often; and for how long foca remembers it.
 pub(crate) const SHOW_DEAD: Duration = Duration::from_secs(600);
 
 /// How many dead members are remembered, so that a heal is told from a restart however long the partition was.
@@ -89,22 +109,26 @@ pub(crate) const OUTCAST_FOR: Duration = Duration::from_secs(3);
 /// How many others an unconnected node announces itself to, besides the seeds.
 pub(crate) const ANNOUNCE_TO: usize = 3;
 
-pub(crate) fn foca() -> foca::Config {
+/// The settings of foca, which joins, spreads and heals; who is dead is found by the watchers. Its probes are the net under
+/// theirs: they find a member that nobody watches, for instance while views of the members differ.
+pub(crate) fn foca(profile: Profile) -> foca::Config {
+    let (probe_period, suspect_to_down_after) = match profile {
+        Profile::Default | Profile::Fast => (Duration::from_millis(1000), Duration::from_millis(500)),
+        Profile::Relaxed => (Duration::from_millis(2000), Duration::from_millis(2000)),
+    };
     foca::Config {
-        probe_period: PROBE_PERIOD,
-        probe_rtt: PROBE_RTT,
+        probe_period,
+        probe_rtt: probe_period * 2 / 5,
         num_indirect_probes: const { NonZeroUsize::new(3).unwrap() },
         // Simulated: with 15 no false verdict in 48 node-hours at 10 % loss; with the 2 that foca gives three nodes, 51 an hour.
         max_transmissions: const { NonZeroU8::new(15).unwrap() },
-        suspect_to_down_after: SUSPECT_TO_DOWN,
+        suspect_to_down_after,
         remove_down_after: Some(SHOW_DEAD),
         max_packet_size: const { NonZeroUsize::new(PACKET_MAX).unwrap() },
         notify_down_members: true,
         periodic_announce: None,
-        periodic_announce_to_down_members: Some(PeriodicParams {
-            frequency: Duration::from_secs(2),
-            num_members: const { NonZeroUsize::new(2).unwrap() },
-        }),
+        // The watchers ping the dead.
+        periodic_announce_to_down_members: None,
         // Only while there is something to tell.
         periodic_gossip: Some(PeriodicParams {
             frequency: Duration::from_millis(50),

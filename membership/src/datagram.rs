@@ -12,7 +12,7 @@
 
 use garpike_election::NodeName;
 
-use crate::{ProcessId, Rejected, codec};
+use crate::{Identity, ProcessId, Rejected, codec};
 
 /// What a datagram carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +31,20 @@ pub(crate) enum Kind {
     Facts,
     /// "Tell me your facts": nothing more.
     FactsWanted,
+    /// "I hold your facts of this version".
+    FactsHeld,
+    /// "I live": to the watchers of the sender, with a number that counts up.
+    Heartbeat,
+    /// "Do you live?": nothing more.
+    Ping,
+    /// "I do": nothing more.
+    Pong,
+    /// What a watcher says of a node, to the other watchers.
+    Vote,
+    /// A verdict, to everybody and to whom it is about.
+    Notice,
+    /// "I hold this verdict".
+    NoticeHeld,
 }
 
 /// One process of one node.
@@ -46,7 +60,10 @@ pub(crate) struct Datagram<'a> {
     pub(crate) kind: Kind,
     /// `None`: whoever gets it.
     pub(crate) to: Option<ProcessId>,
-    pub(crate) sender: Sender,
+    /// The name of the sending node; it is one.
+    pub(crate) name: &'a str,
+    /// The sending process.
+    pub(crate) process: ProcessId,
     pub(crate) sequence: u64,
     pub(crate) payload: &'a [u8],
 }
@@ -58,8 +75,8 @@ impl<'a> Datagram<'a> {
         if header.codec != codec::VERSION {
             return Err(Rejected::UnknownVersion);
         }
-        let name = str::from_utf8(header.name).ok().and_then(|name| NodeName::new(name).ok());
-        let name = name.ok_or(Rejected::Malformed)?;
+        let name = str::from_utf8(header.name).map_err(|_| Rejected::Malformed)?;
+        NodeName::check(name).map_err(|_| Rejected::Malformed)?;
         let process = ProcessId(u64::from_be_bytes(header.from));
         if process == NOBODY {
             return Err(Rejected::Malformed);
@@ -68,36 +85,62 @@ impl<'a> Datagram<'a> {
         Ok(Self {
             kind,
             to: (to != NOBODY).then_some(to),
-            sender: Sender { name, process },
+            name,
+            process,
             sequence: u64::from_be_bytes(header.sequence),
             payload: header.payload,
         })
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let name = self.sender.name.as_str().as_bytes();
+        let name = self.name.as_bytes();
         let mut text = Vec::with_capacity(HEADER_LEN + name.len() + self.payload.len());
         text.push(self.kind.to_byte());
         text.push(codec::VERSION);
         text.extend_from_slice(&self.to.unwrap_or(NOBODY).0.to_be_bytes());
-        text.extend_from_slice(&self.sender.process.0.to_be_bytes());
+        text.extend_from_slice(&self.process.0.to_be_bytes());
         text.extend_from_slice(&self.sequence.to_be_bytes());
         text.push(u8::try_from(name.len()).expect("a node name has at most 253 bytes"));
         text.extend_from_slice(name);
         text.extend_from_slice(self.payload);
         text
     }
+
+    /// Who sent it.
+    pub(crate) fn sender(&self) -> Sender {
+        let name = NodeName::new(self.name).expect("a datagram names a node");
+        Sender { name, process: self.process }
+    }
+
+    /// Whether it was sent by the process that this identity names.
+    pub(crate) fn is_by(&self, identity: &Identity) -> bool {
+        identity.name.as_str() == self.name && identity.process == self.process
+    }
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Challenge, Self::Answer, Self::Swim, Self::Suspected, Self::Superseded, Self::Facts, Self::FactsWanted];
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Challenge,
+        Self::Answer,
+        Self::Swim,
+        Self::Suspected,
+        Self::Superseded,
+        Self::Facts,
+        Self::FactsWanted,
+        Self::FactsHeld,
+        Self::Heartbeat,
+        Self::Ping,
+        Self::Pong,
+        Self::Vote,
+        Self::Notice,
+        Self::NoticeHeld,
+    ];
 
     fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.to_byte() == byte)
+        Self::ALL.get(usize::from(byte).checked_sub(1)?).copied()
     }
 
-    fn to_byte(self) -> u8 {
+    pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Challenge => 1,
             Self::Answer => 2,
@@ -106,6 +149,13 @@ impl Kind {
             Self::Superseded => 5,
             Self::Facts => 6,
             Self::FactsWanted => 7,
+            Self::FactsHeld => 8,
+            Self::Heartbeat => 9,
+            Self::Ping => 10,
+            Self::Pong => 11,
+            Self::Vote => 12,
+            Self::Notice => 13,
+            Self::NoticeHeld => 14,
         }
     }
 
@@ -119,6 +169,13 @@ impl Kind {
             Self::Superseded => "superseded",
             Self::Facts => "facts",
             Self::FactsWanted => "facts_wanted",
+            Self::FactsHeld => "facts_held",
+            Self::Heartbeat => "heartbeat",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::Vote => "vote",
+            Self::Notice => "notice",
+            Self::NoticeHeld => "notice_held",
         }
     }
 }
@@ -163,7 +220,8 @@ mod tests {
         let datagram = Datagram {
             kind: Kind::Swim,
             to: Some(ProcessId(0x0102_0304_0506_0708)),
-            sender: Sender { name: NodeName::new("n1").unwrap(), process: ProcessId(0x1112_1314_1516_1718) },
+            name: "n1",
+            process: ProcessId(0x1112_1314_1516_1718),
             sequence: 0x2122_2324_2526_2728,
             payload: b"payload",
         };
@@ -180,7 +238,7 @@ mod tests {
             assert_eq!(Kind::from_byte(kind.to_byte()), Some(kind));
         }
         assert_eq!(Kind::from_byte(0), None);
-        assert_eq!(Kind::from_byte(8), None);
+        assert_eq!(Kind::from_byte(15), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use garpike_election::NodeName;
 
+use crate::Path;
+
 /// Something that happened in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -17,6 +19,10 @@ pub enum Event {
         /// The nodes; never empty.
         nodes: BTreeSet<NodeName>,
     },
+    /// Every member has acknowledged what this node last said of itself.
+    FactsKnown,
+    /// A node that was alone had taken this one for dead, and may have claimed its addresses.
+    TakenForDead,
     /// The others had declared this node dead. It has taken a new identity.
     DeclaredDead,
     /// Another node lives under this node's name, and is the one that the others keep.
@@ -30,7 +36,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// To whom.
-    pub to: SocketAddr,
+    pub to: Path,
     /// The bytes, ready for the wire.
     pub payload: Vec<u8>,
 }

@@ -1,15 +1,31 @@
-//! The shell around [`crate::Cluster`]: the socket, the clock, the task, and the file of the secret.
+//! The shell around [`crate::Cluster`]: the sockets, the clock, the tasks, and the files of the keys.
 //!
-//! One task owns the cluster and the socket ([`Node::run`]). Its owner talks to it through a [`Handle`]: the latest
-//! [`Members`](garpike_election::Members) and [`crate::Status`] by `watch`, events and commands by bounded channels.
+//! One task owns the cluster, the UDP socket and the probes of hosts ([`Node::run`]). Its owner talks to it through a
+//! [`Handle`]: the latest [`Members`](garpike_election::Members) and [`crate::Status`] by `watch`, events and commands by
+//! bounded channels. It owns the tasks of the TCP connections, which see what it publishes and tell it what they hear.
+//! [`observe`] is for those who are no members.
 
+mod host_probe;
+mod key_cache;
+mod key_rotation;
+mod key_source;
+mod listener;
 mod node;
+mod observer;
 mod secret_file;
 mod socket;
+mod stream_client;
+mod stream_faults;
+mod stream_server;
+mod talk;
 
-pub use node::{Command, Handle, Node};
+pub use key_rotation::{RotateKeyError, Rotated, generate_secret, rotate_key};
+pub use key_source::{KeySource, KeySourceError};
+pub use node::{Command, Frame, Handle, Heard, Node};
+pub use observer::{Observation, Observed, Observer, ObserverConfig, observe};
 pub use secret_file::SecretFileError;
-pub use socket::{BindError, GossipSocket};
+pub use socket::{BindError, GossipSocket, Transport};
+pub use stream_client::reach;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

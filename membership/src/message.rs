@@ -3,11 +3,14 @@
 //! All that is read from an authentic datagram is read here, except what foca reads itself. Whoever a payload says it is
 //! from must be the sender of the datagram.
 
+use serde::{Deserialize, Serialize};
+
 use crate::codec::{self, CodecError, Standing};
 use crate::datagram::{Datagram, Kind};
 use crate::facts::Facts;
+use crate::notice::{Notice, NoticeId, Vote};
 use crate::session::Nonce;
-use crate::{Identity, Rejected};
+use crate::{Generation, Identity, Rejected};
 
 /// What a datagram says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +23,20 @@ pub(crate) enum Message {
     Superseded(Standing),
     Facts(Facts),
     FactsWanted,
+    FactsHeld(FactsHeld),
+    Heartbeat(u32),
+    Ping,
+    Pong,
+    Vote(Vote),
+    Notice(Notice),
+    NoticeHeld(NoticeId),
+}
+
+/// Which facts of the receiver the sender holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FactsHeld {
+    pub(crate) generation: Generation,
+    pub(crate) version: u64,
 }
 
 impl Message {
@@ -43,10 +60,16 @@ impl Message {
             Kind::Superseded => Ok(Self::Superseded(codec::decode(payload).map_err(malformed)?)),
             Kind::Facts => {
                 let facts = Facts::parse(payload).map_err(malformed)?;
-                let is_sender = facts.node == datagram.sender.name && facts.process == datagram.sender.process;
-                is_sender.then_some(Self::Facts(facts)).ok_or(Rejected::Malformed)
+                datagram.is_by(&facts.author).then_some(Self::Facts(facts)).ok_or(Rejected::Malformed)
             }
-            Kind::FactsWanted => payload.is_empty().then_some(Self::FactsWanted).ok_or(Rejected::Malformed),
+            Kind::FactsWanted => empty(payload, Self::FactsWanted),
+            Kind::FactsHeld => Ok(Self::FactsHeld(codec::decode(payload).map_err(malformed)?)),
+            Kind::Heartbeat => Ok(Self::Heartbeat(codec::decode(payload).map_err(malformed)?)),
+            Kind::Ping => empty(payload, Self::Ping),
+            Kind::Pong => empty(payload, Self::Pong),
+            Kind::Vote => Ok(Self::Vote(codec::decode(payload).map_err(malformed)?)),
+            Kind::Notice => Ok(Self::Notice(codec::decode(payload).map_err(malformed)?)),
+            Kind::NoticeHeld => Ok(Self::NoticeHeld(codec::decode(payload).map_err(malformed)?)),
         }
     }
 }
@@ -61,8 +84,11 @@ pub fn check(text: &[u8]) -> Result<(), Rejected> {
 }
 
 fn by_sender(identity: Identity, datagram: &Datagram<'_>) -> Result<Identity, Rejected> {
-    let is_sender = identity.name == datagram.sender.name && identity.process == datagram.sender.process;
-    is_sender.then_some(identity).ok_or(Rejected::Malformed)
+    datagram.is_by(&identity).then_some(identity).ok_or(Rejected::Malformed)
+}
+
+fn empty(payload: &[u8], message: Message) -> Result<Message, Rejected> {
+    payload.is_empty().then_some(message).ok_or(Rejected::Malformed)
 }
 
 fn malformed(_: CodecError) -> Rejected {
@@ -76,8 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::datagram::Sender;
-    use crate::{Generation, ProcessId};
+    use crate::{ProcessId, Surroundings};
 
     #[test]
     fn a_payload_by_another_than_the_sender_is_malformed() {
@@ -89,7 +114,10 @@ mod tests {
         let payloads = [
             (Kind::Swim, swim),
             (Kind::Answer, nonce.with(&codec::encode(&identity("a", 1)).unwrap())),
-            (Kind::Facts, Facts::new(&identity("a", 1), NodeState::Ready, Selection::All).to_bytes()),
+            (
+                Kind::Facts,
+                Facts::new(&identity("a", 1), NodeState::Ready, vec![], &Surroundings::new(Selection::All)).to_bytes(),
+            ),
         ];
         for (kind, payload) in &payloads {
             assert!(parse(*kind, "a", 1, payload).is_ok(), "{kind:?}");
@@ -108,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn checking_never_panics(kind in 0..9_u8, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn checking_never_panics(kind in 0..16_u8, payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut text = b"\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x01\x01a".to_vec();
             text[0] = kind;
             text.extend(payload);
@@ -117,8 +145,8 @@ mod tests {
     }
 
     fn parse(kind: Kind, name: &str, process: u64, payload: &[u8]) -> Result<Message, Rejected> {
-        let sender = Sender { name: NodeName::new(name).unwrap(), process: ProcessId(process) };
-        Message::parse(&Datagram { kind, to: None, sender, sequence: 1, payload })
+        let process = ProcessId(process);
+        Message::parse(&Datagram { kind, to: None, name, process, sequence: 1, payload })
     }
 
     fn identity(name: &str, process: u64) -> Identity {

@@ -1,8 +1,9 @@
 //! Why a datagram was dropped. Such a datagram changes nothing but a counter.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Instant;
+
+use crate::{Path, metrics};
 
 /// The reason for which a datagram was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -80,13 +81,15 @@ impl Rejected {
                 "a MetalLB speaker, Consul or Docker Swarm uses this port on the sender: stop it, or give one of the two \
                  another port (--ml-bindport)",
             ),
-            Self::Plaintext => Some("the sender runs with --insecure-plaintext: give it the cluster's secret"),
+            Self::Plaintext => {
+                Some("the sender runs with --insecure-plaintext: give it the cluster's secret, and drop that flag")
+            }
             Self::Sealed => {
                 Some("this node runs with --insecure-plaintext and the sender does not: give it the secret")
             }
             Self::WrongKey => Some(
-                "the sender has another secret or --cluster-name: give all nodes the same, and restart them if the \
-                 secret changed",
+                "the sender has another secret or --cluster-name: give all nodes the same; \"garpike keys status\" shows \
+                 who holds which key",
             ),
             Self::UnknownVersion => Some("the sender is no Garpike speaker, or a newer one: upgrade this node"),
             Self::OwnName => Some("two speakers use this node's name: give each its own --node-name"),
@@ -111,20 +114,30 @@ impl Rejected {
 #[derive(Debug, Default)]
 pub(crate) struct Rejections(BTreeMap<Rejected, Rejection>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rejection {
     pub(crate) count: u64,
-    pub(crate) last_from: SocketAddr,
+    pub(crate) last_from: Path,
     pub(crate) last_at: Instant,
 }
 
 impl Rejections {
-    pub(crate) fn count(&mut self, rejected: Rejected, from: SocketAddr, now: Instant) {
-        let rejection = self.0.entry(rejected).or_insert(Rejection { count: 0, last_from: from, last_at: now });
-        *rejection = Rejection { count: rejection.count + 1, last_from: from, last_at: now };
+    pub(crate) fn count(&mut self, rejected: Rejected, from: &Path, now: Instant) {
+        let rejection =
+            self.0.entry(rejected).or_insert_with(|| Rejection { count: 0, last_from: from.clone(), last_at: now });
+        rejection.count += 1;
+        rejection.last_from = from.clone();
+        rejection.last_at = now;
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Rejected, Rejection)> {
-        self.0.iter().map(|(rejected, rejection)| (*rejected, *rejection))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Rejected, &Rejection)> {
+        self.0.iter().map(|(rejected, rejection)| (*rejected, rejection))
+    }
+
+    /// Hands the counts to the recorder.
+    pub(crate) fn report(&self) {
+        for (rejected, rejection) in &self.0 {
+            metrics::rejected(*rejected, rejection.count);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! the operating system; whoever makes a [`crate::Cluster`] answers for that.
 
 use std::fmt;
+use std::time::Instant;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
@@ -13,7 +14,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::SecretKey;
+use crate::{Held, IdsChanged, Keyring, SecretKey};
 
 /// The length of a nonce (XChaCha20, draft-irtf-cfrg-xchacha section 2).
 pub(crate) const NONCE_LEN: usize = 24;
@@ -25,7 +26,10 @@ pub(crate) const TAG_LEN: usize = 16;
 #[derive(Clone, Debug)]
 pub enum Sealing {
     /// Encrypted and authenticated.
-    Sealed(Key),
+    Sealed(Keyring),
+    /// Sealed for those who are known to hold a key, in the clear for the others, and both are accepted: for the time in
+    /// which a cluster goes over from [`Self::InsecurePlaintext`] to [`Self::Sealed`]. Protects nothing.
+    RollOut(Keyring),
     /// Neither: whoever reaches the port can take over every address.
     InsecurePlaintext,
 }
@@ -40,6 +44,78 @@ pub struct Key {
 /// The public name of a key: tells "another secret" from "tampered with".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyId(pub [u8; 4]);
+
+impl Sealing {
+    /// The keys that this node can open with, if it seals at all.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        match self {
+            Self::Sealed(keyring) | Self::RollOut(keyring) => Some(keyring),
+            Self::InsecurePlaintext => None,
+        }
+    }
+
+    /// The word for the mode in `/state.json`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sealed(_) => "sealed",
+            Self::RollOut(_) => "roll_out",
+            Self::InsecurePlaintext => "plaintext",
+        }
+    }
+
+    /// What the others are to know of the keys of this node, see [`Keyring::ids`].
+    pub fn ids(&self) -> Vec<KeyId> {
+        self.keyring().map(Keyring::ids).unwrap_or_default()
+    }
+
+    /// See [`Keyring::replace`].
+    pub(crate) fn replace(&mut self, keys: Vec<Key>) -> IdsChanged {
+        self.keyring_mut().map_or(IdsChanged::No, |keyring| keyring.replace(keys))
+    }
+
+    /// See [`Keyring::handle_members`]; also forgets the keys whose time is over.
+    pub(crate) fn handle_members(&mut self, members: &[Option<&[KeyId]>], now: Instant) -> IdsChanged {
+        self.keyring_mut().map_or(IdsChanged::No, |keyring| {
+            keyring.handle_timeout(now);
+            keyring.handle_members(members, now)
+        })
+    }
+
+    /// The key that seals for a destination; `None`: in the clear.
+    pub(crate) fn key_for(&self, held: Held<'_>) -> Option<&Key> {
+        match (self, held) {
+            (Self::Sealed(keyring), held) => Some(keyring.sealing(held)),
+            (Self::RollOut(keyring), Held::Keys(ids)) => keyring.newest_among(ids),
+            // Who does not answer in the clear may have left the roll-out mode behind.
+            (Self::RollOut(keyring), Held::Attempt(attempt)) if attempt % 2 == 1 => {
+                Some(keyring.sealing(Held::Attempt(attempt / 2)))
+            }
+            (Self::RollOut(_), Held::Unknown | Held::Attempt(_)) | (Self::InsecurePlaintext, _) => None,
+        }
+    }
+
+    fn keyring_mut(&mut self) -> Option<&mut Keyring> {
+        match self {
+            Self::Sealed(keyring) | Self::RollOut(keyring) => Some(keyring),
+            Self::InsecurePlaintext => None,
+        }
+    }
+}
+
+/// Two keys of one name are one key.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Key {}
+
+impl From<Key> for Sealing {
+    fn from(key: Key) -> Self {
+        Self::Sealed(key.into())
+    }
+}
 
 impl Key {
     /// Derives the key that `secret` stands for in the cluster named `cluster`.
@@ -94,6 +170,12 @@ impl fmt::Debug for Key {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
+
+impl serde::Serialize for KeyId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -16,12 +16,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use garpike_election::NodeName;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::Rejected;
-use crate::datagram::Sender;
+use crate::datagram::{Datagram, Sender};
 use crate::replay::{Freshness, Window};
+use crate::{Path, ProcessId, Rejected};
 
 /// What a challenged process returns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -48,13 +49,14 @@ impl Nonce {
 /// The state of the table above for every sender.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    proven: BTreeMap<Sender, Session>,
+    proven: BTreeMap<ProcessId, Session>,
     asked: BTreeMap<Nonce, Question>,
     answered: AnswersOfSecond,
 }
 
 #[derive(Debug)]
 struct Session {
+    name: NodeName,
     window: Window,
     heard: Instant,
 }
@@ -76,7 +78,7 @@ enum Asked {
 /// A datagram that waits for its sender's answer.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) from: SocketAddr,
+    pub(crate) from: Path,
     /// Without its envelope.
     pub(crate) text: Vec<u8>,
 }
@@ -91,13 +93,16 @@ pub(crate) enum Answered {
 }
 
 impl Sessions {
-    /// Lets a datagram of a proven sender pass once.
-    pub(crate) fn admit(&mut self, sender: &Sender, sequence: u64, now: Instant) -> Result<(), Rejected> {
-        let session = self.proven.get_mut(sender).ok_or(Rejected::Unproven)?;
-        match session.window.accept(sequence) {
+    /// Lets a datagram of a proven sender pass once; gives the sender's name.
+    pub(crate) fn admit(&mut self, datagram: &Datagram<'_>, now: Instant) -> Result<NodeName, Rejected> {
+        let session = self.proven.get_mut(&datagram.process).ok_or(Rejected::Unproven)?;
+        if session.name.as_str() != datagram.name {
+            return Err(Rejected::Malformed);
+        }
+        match session.window.accept(datagram.sequence) {
             Freshness::New => {
                 session.heard = now;
-                Ok(())
+                Ok(session.name.clone())
             }
             Freshness::Seen => Err(Rejected::Replayed),
             Freshness::TooOld => Err(Rejected::TooOld),
@@ -156,14 +161,14 @@ impl Sessions {
             Asked::Sender(asked, held) if asked == *sender => Answered::Sender(held),
             Asked::Sender(..) => return Err(Rejected::Unasked),
         };
-        if !self.proven.contains_key(sender) {
+        if !self.proven.contains_key(&sender.process) {
             self.forget_silent(now);
             if self.proven.len() >= PROVEN_MAX {
                 return Err(Rejected::Busy);
             }
             // Datagrams sent shortly before the answer may still be on their way: they count, once.
             let window = Window::starting_at(sequence);
-            self.proven.insert(sender.clone(), Session { window, heard: now });
+            self.proven.insert(sender.process, Session { name: sender.name.clone(), window, heard: now });
         }
         Ok(answered)
     }
@@ -177,7 +182,7 @@ impl Sessions {
     }
 
     /// Whether a challenge from `source` may be answered: anybody can replay challenges, so there is a limit.
-    pub(crate) fn may_answer(&mut self, source: SocketAddr, now: Instant) -> Result<(), Rejected> {
+    pub(crate) fn may_answer(&mut self, source: &Path, now: Instant) -> Result<(), Rejected> {
         self.answered.count(source, now)
     }
 
@@ -198,19 +203,19 @@ impl Sessions {
 #[derive(Debug, Default)]
 struct AnswersOfSecond {
     began: Option<Instant>,
-    counts: BTreeMap<SocketAddr, u32>,
+    counts: BTreeMap<Path, u32>,
 }
 
 impl AnswersOfSecond {
-    fn count(&mut self, source: SocketAddr, now: Instant) -> Result<(), Rejected> {
+    fn count(&mut self, source: &Path, now: Instant) -> Result<(), Rejected> {
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
             self.began = Some(now);
             self.counts.clear();
         }
-        if self.counts.len() >= SOURCES_MAX && !self.counts.contains_key(&source) {
+        if self.counts.len() >= SOURCES_MAX && !self.counts.contains_key(source) {
             return Err(Rejected::Busy);
         }
-        let count = self.counts.entry(source).or_default();
+        let count = self.counts.entry(source.clone()).or_default();
         if *count >= ANSWERS_PER_SECOND {
             return Err(Rejected::Busy);
         }
@@ -222,8 +227,8 @@ impl AnswersOfSecond {
 /// Chosen: an answer takes a round trip; later than this, the datagram is of no use.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Chosen: a lost challenge costs one probe period.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Chosen: a lost challenge costs less than a person notices, and a replayed datagram brings at most 50 challenges a second.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Chosen: senders asked at the same time; each holds one datagram of at most 2 KiB.
 const ASKED_MAX: usize = 64;
@@ -242,24 +247,23 @@ const SOURCES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use garpike_election::NodeName;
     use rand::SeedableRng;
 
     use super::*;
-    use crate::ProcessId;
+    use crate::datagram::Kind;
 
     #[test]
     fn a_datagram_is_held_until_its_sender_returns_the_nonce() {
         let (mut sessions, mut rng, now) = (Sessions::default(), rng(), start());
 
-        assert_eq!(sessions.admit(&sender(1), 5, now), Err(Rejected::Unproven));
+        assert_eq!(admit(&mut sessions, 1, 5, now), Err(Rejected::Unproven));
         let nonce = sessions.hold(&sender(1), held(b"text"), &mut rng, now).unwrap().unwrap();
         let answered = sessions.answered(nonce, &sender(1), 6, now).unwrap();
 
         assert!(matches!(answered, Answered::Sender(held) if held.text == b"text"));
-        assert_eq!(sessions.admit(&sender(1), 5, now), Ok(()), "the held one");
-        assert_eq!(sessions.admit(&sender(1), 5, now), Err(Rejected::Replayed));
-        assert_eq!(sessions.admit(&sender(1), 6, now), Err(Rejected::Replayed), "the answer itself");
+        assert_eq!(admit(&mut sessions, 1, 5, now), Ok(()), "the held one");
+        assert_eq!(admit(&mut sessions, 1, 5, now), Err(Rejected::Replayed));
+        assert_eq!(admit(&mut sessions, 1, 6, now), Err(Rejected::Replayed), "the answer itself");
     }
 
     #[test]
@@ -269,7 +273,7 @@ mod tests {
 
         assert_eq!(sessions.answered(nonce, &sender(2), 1, now).unwrap_err(), Rejected::Unasked);
         assert_eq!(sessions.answered(nonce, &sender(1), 1, now).unwrap_err(), Rejected::Unasked);
-        assert_eq!(sessions.admit(&sender(1), 2, now), Err(Rejected::Unproven));
+        assert_eq!(admit(&mut sessions, 1, 2, now), Err(Rejected::Unproven));
     }
 
     #[test]
@@ -310,24 +314,30 @@ mod tests {
         let (mut sessions, mut rng, now) = (Sessions::default(), rng(), start());
         let nonce = sessions.hold(&sender(1), held(b""), &mut rng, now).unwrap().unwrap();
         sessions.answered(nonce, &sender(1), 1, now).unwrap();
-        assert_eq!(sessions.admit(&sender(1), 2, now), Ok(()));
+        assert_eq!(admit(&mut sessions, 1, 2, now), Ok(()));
 
         sessions.forget_silent(now + FORGET_AFTER);
 
-        assert_eq!(sessions.admit(&sender(1), 3, now), Err(Rejected::Unproven));
+        assert_eq!(admit(&mut sessions, 1, 3, now), Err(Rejected::Unproven));
     }
 
     #[test]
     fn challenges_of_one_source_are_answered_ten_times_a_second() {
         let (mut sessions, now) = (Sessions::default(), start());
-        let source = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let source = |port| Path::Udp(SocketAddr::from(([192, 0, 2, 1], port)));
 
         for _ in 0..ANSWERS_PER_SECOND {
-            assert_eq!(sessions.may_answer(source(1), now), Ok(()));
+            assert_eq!(sessions.may_answer(&source(1), now), Ok(()));
         }
-        assert_eq!(sessions.may_answer(source(1), now), Err(Rejected::Busy));
-        assert_eq!(sessions.may_answer(source(2), now), Ok(()));
-        assert_eq!(sessions.may_answer(source(1), now + Duration::from_secs(1)), Ok(()));
+        assert_eq!(sessions.may_answer(&source(1), now), Err(Rejected::Busy));
+        assert_eq!(sessions.may_answer(&source(2), now), Ok(()));
+        assert_eq!(sessions.may_answer(&source(1), now + Duration::from_secs(1)), Ok(()));
+    }
+
+    fn admit(sessions: &mut Sessions, process: u64, sequence: u64, now: Instant) -> Result<(), Rejected> {
+        let process = ProcessId(process);
+        let datagram = Datagram { kind: Kind::Ping, to: None, name: "node", process, sequence, payload: &[] };
+        sessions.admit(&datagram, now).map(|name| assert_eq!(name.as_str(), "node"))
     }
 
     fn sender(process: u64) -> Sender {
@@ -335,7 +345,7 @@ mod tests {
     }
 
     fn held(text: &[u8]) -> Held {
-        Held { from: "192.0.2.1:7946".parse().unwrap(), text: text.to_vec() }
+        Held { from: Path::Udp("192.0.2.1:7946".parse().unwrap()), text: text.to_vec() }
     }
 
     fn rng() -> StdRng {

@@ -1,47 +1,15 @@
-//! When a suspicion of ours becomes a verdict.
+//! What becomes of foca's suspicions.
 //!
-//! foca starts a timer when a probe fails, and declares the member dead when it ends. Three things stand between: the
-//! suspect is told, so that it can refute at once; a refuted suspicion ends (foca would still send the member away);
-//! and while we hear from nobody at all, the fault is probably ours and the verdict waits.
+//! foca starts a timer when a probe fails, and declares the member dead when it ends. Here the suspect is told, so that it
+//! can refute at once; a refuted suspicion ends (foca would still send the member away); and one that stands is no verdict,
+//! but makes this node look after the member as its watchers do.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use foca::{Incarnation, Member, State, Timer};
 use garpike_election::NodeName;
 
 use crate::Identity;
-use crate::config::{HEARING_AGAIN, HOLD_BACK_FOR, HOLD_BACK_TIMES, SILENCE};
-
-/// Whether we hear the others.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hearing {
-    last: Instant,
-    since: Instant,
-}
-
-impl Hearing {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { last: now, since: now }
-    }
-
-    pub(crate) fn heard(&mut self, now: Instant) {
-        if self.is_silent(now) {
-            self.since = now;
-        }
-        self.last = now;
-    }
-
-    /// Whether nobody has been heard for too long.
-    pub(crate) fn is_silent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last) > SILENCE
-    }
-
-    /// Whether we hear, and have heard for long enough to judge others.
-    fn can_judge(&self, now: Instant) -> bool {
-        !self.is_silent(now) && now.saturating_duration_since(self.since) >= HEARING_AGAIN
-    }
-}
 
 /// The members that we suspect.
 #[derive(Debug, Default)]
@@ -52,18 +20,15 @@ struct Suspicion {
     timer: Timer<Identity>,
     suspect: Identity,
     incarnation: Incarnation,
-    held_back: u32,
 }
 
 /// What becomes of a suspicion whose time is up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     /// The member has refuted, or is gone otherwise.
     Refuted,
-    /// Ask again after this time.
-    HeldBack(Duration),
-    /// It is dead.
-    Down,
+    /// It has not.
+    Stands,
 }
 
 /// Whether foca's timer is to be kept.
@@ -80,32 +45,21 @@ impl Suspicions {
         if self.0.get(&suspect.name).is_some_and(|suspicion| suspicion.timer == *timer) {
             return Begun::Already;
         }
-        let suspicion = Suspicion { timer: timer.clone(), suspect: suspect.clone(), incarnation, held_back: 0 };
+        let suspicion = Suspicion { timer: timer.clone(), suspect: suspect.clone(), incarnation };
         self.0.insert(suspect.name.clone(), suspicion);
         Begun::New
     }
 
-    /// Judges a suspicion whose timer has ended; `known` is the member of that name as foca knows it.
-    pub(crate) fn judge(
+    /// Ends a suspicion whose timer has ended; `known` is the member of that name as foca knows it.
+    pub(crate) fn end(
         &mut self,
         suspect: &Identity,
         incarnation: Incarnation,
         known: Option<&Member<Identity>>,
-        hearing: Hearing,
-        now: Instant,
-    ) -> Verdict {
-        let stands = known.is_some_and(|known| is_suspected(known, suspect, incarnation));
-        let suspicion = self.0.get_mut(&suspect.name).filter(|suspicion| suspicion.suspect == *suspect);
-        let verdict = match suspicion {
-            _ if !stands => Verdict::Refuted,
-            Some(suspicion) if !hearing.can_judge(now) && suspicion.held_back < HOLD_BACK_TIMES => {
-                suspicion.held_back += 1;
-                return Verdict::HeldBack(HOLD_BACK_FOR);
-            }
-            Some(_) | None => Verdict::Down,
-        };
+    ) -> Outcome {
         self.0.remove(&suspect.name);
-        verdict
+        let stands = known.is_some_and(|known| is_suspected(known, suspect, incarnation));
+        if stands { Outcome::Stands } else { Outcome::Refuted }
     }
 
     /// The suspicions that still stand, given what foca knows of a name; the others are forgotten.
@@ -131,45 +85,17 @@ mod tests {
     use crate::{Generation, ProcessId};
 
     #[test]
-    fn a_standing_suspicion_is_a_verdict() {
-        let (mut suspicions, now) = (suspicions(), start());
-        let hearing = heard_from(now - HEARING_AGAIN, now);
-
-        assert_eq!(judge(&mut suspicions, State::Suspect, 3, hearing, now), Verdict::Down);
-    }
-
-    #[test]
-    fn a_refuted_suspicion_is_none() {
-        let now = start();
-        let hearing = heard_from(now - HEARING_AGAIN, now);
-
-        for (state, incarnation) in [(State::Alive, 4), (State::Suspect, 4), (State::Down, 3)] {
-            assert_eq!(judge(&mut suspicions(), state, incarnation, hearing, now), Verdict::Refuted);
+    fn a_suspicion_stands_until_it_is_refuted() {
+        for (state, incarnation, expected) in [
+            (State::Suspect, 3, Outcome::Stands),
+            (State::Alive, 4, Outcome::Refuted),
+            (State::Suspect, 4, Outcome::Refuted),
+            (State::Down, 3, Outcome::Refuted),
+        ] {
+            let known = Member::new(suspect(), incarnation, state);
+            assert_eq!(suspicions().end(&suspect(), 3, Some(&known)), expected, "{state:?} {incarnation}");
         }
-        assert_eq!(suspicions().judge(&suspect(), 3, None, hearing, now), Verdict::Refuted);
-    }
-
-    #[test]
-    fn a_verdict_waits_while_nobody_is_heard_but_not_for_ever() {
-        let (mut suspicions, now) = (suspicions(), start());
-        let hearing = Hearing::new(now - Duration::from_secs(1));
-
-        for _ in 0..HOLD_BACK_TIMES {
-            assert_eq!(judge(&mut suspicions, State::Suspect, 3, hearing, now), Verdict::HeldBack(HOLD_BACK_FOR));
-        }
-        assert_eq!(judge(&mut suspicions, State::Suspect, 3, hearing, now), Verdict::Down);
-    }
-
-    #[test]
-    fn a_verdict_waits_right_after_a_silence() {
-        let (mut suspicions, now) = (suspicions(), start());
-        let mut hearing = Hearing::new(now - Duration::from_secs(1));
-        hearing.heard(now);
-
-        assert!(matches!(judge(&mut suspicions, State::Suspect, 3, hearing, now), Verdict::HeldBack(_)));
-        let later = now + HEARING_AGAIN;
-        hearing.heard(later);
-        assert_eq!(judge(&mut suspicions, State::Suspect, 3, hearing, later), Verdict::Down);
+        assert_eq!(suspicions().end(&suspect(), 3, None), Outcome::Refuted);
     }
 
     #[test]
@@ -191,25 +117,10 @@ mod tests {
         assert_eq!(suspicions.standing(|_| Some(&known)), [], "it has ended");
     }
 
-    fn judge(
-        suspicions: &mut Suspicions,
-        state: State,
-        incarnation: Incarnation,
-        hearing: Hearing,
-        now: Instant,
-    ) -> Verdict {
-        let known = Member::new(suspect(), incarnation, state);
-        suspicions.judge(&suspect(), 3, Some(&known), hearing, now)
-    }
-
     fn suspicions() -> Suspicions {
         let mut suspicions = Suspicions::default();
         assert_eq!(suspicions.begin(&timer(0), &suspect(), 3), Begun::New);
         suspicions
-    }
-
-    fn heard_from(since: Instant, last: Instant) -> Hearing {
-        Hearing { last, since }
     }
 
     fn timer(token: u8) -> Timer<Identity> {
@@ -223,10 +134,5 @@ mod tests {
             process: ProcessId(1),
             gossip: "192.0.2.1:7946".parse().unwrap(),
         }
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a test makes its own time from one reading")]
-    fn start() -> Instant {
-        Instant::now() + Duration::from_secs(10)
     }
 }

@@ -3,22 +3,19 @@
 //! Every call may leave datagrams, timers and notifications behind; [`Swim::take_effects`] gives them.
 
 use std::mem;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use foca::{Foca, Incarnation, Member, Notification, OwnedNotification, State, Timer};
+use foca::{Foca, Incarnation, Member, NoCustomBroadcast, Notification, OwnedNotification, State, Timer};
 use garpike_election::NodeName;
 use rand::rngs::StdRng;
 
 use crate::codec::Codec;
-use crate::facts::{Facts, Relay};
-use crate::{Identity, config, metrics};
+use crate::{Identity, Profile, config, metrics};
 
 /// The SWIM protocol.
 pub(crate) struct Swim {
-    foca: Foca<Identity, Codec, StdRng, Relay>,
+    foca: Foca<Identity, Codec, StdRng, NoCustomBroadcast>,
     effects: Effects,
-    gossiped: Receiver<Facts>,
 }
 
 /// What foca wants done.
@@ -27,15 +24,12 @@ pub(crate) struct Effects {
     pub(crate) datagrams: Vec<(Identity, Vec<u8>)>,
     pub(crate) timers: Vec<(Timer<Identity>, Duration)>,
     pub(crate) notifications: Vec<OwnedNotification<Identity>>,
-    /// News from gossip.
-    pub(crate) facts: Vec<Facts>,
 }
 
 impl Swim {
-    pub(crate) fn new(identity: Identity, rng: StdRng) -> Self {
-        let (relay, gossiped) = Relay::new();
-        let foca = Foca::with_custom_broadcast(identity, config::foca(), rng, Codec, relay);
-        Self { foca, effects: Effects::default(), gossiped }
+    pub(crate) fn new(identity: Identity, profile: Profile, rng: StdRng) -> Self {
+        let foca = Foca::new(identity, config::foca(profile), rng, Codec);
+        Self { foca, effects: Effects::default() }
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -76,10 +70,21 @@ impl Swim {
         note(self.foca.gossip(&mut self.effects));
     }
 
-    /// Puts our facts into the gossip of the next time, and sends them to a few members at once.
-    pub(crate) fn gossip_facts(&mut self, facts: &Facts) {
-        let result = self.foca.add_broadcast(&facts.to_bytes());
-        note(result.and_then(|_added| self.foca.broadcast(&mut self.effects)));
+    /// A verdict: nothing that the member says can take it back, but it can come back as another identity.
+    pub(crate) fn condemn(&mut self, identity: Identity) {
+        note(self.foca.apply_many(std::iter::once(Member::down(identity)), true, &mut self.effects));
+        self.gossip();
+    }
+
+    /// Takes in members that another node knows.
+    pub(crate) fn introduce(&mut self, identities: impl Iterator<Item = Identity>) {
+        note(self.foca.apply_many(identities.map(Member::alive), true, &mut self.effects));
+    }
+
+    /// Gives up the identity that the others have declared dead.
+    pub(crate) fn renew(&mut self) {
+        let ourselves = Member::down(self.identity().clone());
+        note(self.foca.apply_many(std::iter::once(ourselves), true, &mut self.effects));
     }
 
     /// Hears that this node is suspected at `incarnation`, and refutes.
@@ -97,14 +102,13 @@ impl Swim {
     }
 
     pub(crate) fn take_effects(&mut self) -> Effects {
-        self.effects.facts.extend(self.gossiped.try_iter());
         mem::take(&mut self.effects)
     }
 }
 
 impl Effects {
     pub(crate) fn is_empty(&self) -> bool {
-        self.datagrams.is_empty() && self.timers.is_empty() && self.notifications.is_empty() && self.facts.is_empty()
+        self.datagrams.is_empty() && self.timers.is_empty() && self.notifications.is_empty()
     }
 }
 

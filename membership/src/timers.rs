@@ -11,16 +11,34 @@ use crate::Identity;
 /// The timers of the cluster itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Own {
+    /// Tell our watchers that we live.
+    Heartbeat,
+    /// Some watch may go on.
+    Watches,
+    /// Let the stations on the wire say something.
+    Stations,
+    /// Send again what was not acknowledged.
+    Deliveries,
+    /// Ping the dead, in case they live.
+    Revenants,
+    /// The grace of some speaker is over.
+    Grace,
+    /// This node is no longer held down.
+    HoldDown,
+    /// The cluster is no longer only starting.
+    Founded,
     /// Try the seeds that are no members.
     Seeds,
     /// Be ready even if some seed is missing.
     Joined,
     /// Tell suspects that they are suspected.
     Suspects,
-    /// Repeat our facts, forget old things.
-    Facts,
+    /// Forget old things.
+    Housekeeping,
     /// Ask members for missing facts.
     MissingFacts,
+    /// Exchange states with some member.
+    Exchange,
     /// Repeat that we leave.
     Farewell,
 }
@@ -55,6 +73,12 @@ impl Timers {
     /// Sets one of our own timers unless it is set already.
     pub(crate) fn set_if_unset(&mut self, own: Own, at: Instant) {
         self.own.entry(own).or_insert(at);
+    }
+
+    /// Sets one of our own timers unless it comes earlier already.
+    pub(crate) fn set_no_later(&mut self, own: Own, at: Instant) {
+        let earliest = self.own.get(&own).map_or(at, |set| at.min(*set));
+        self.own.insert(own, earliest);
     }
 
     /// Drops the timers of foca.
@@ -113,8 +137,8 @@ mod tests {
         timers.add(after(2), Timer::ProbeRandomMember(0));
         timers.add(after(2), indirect.clone());
         timers.set(Own::Seeds, after(3));
-        timers.set(Own::Facts, after(1));
-        timers.set(Own::Facts, after(4));
+        timers.set(Own::Housekeeping, after(1));
+        timers.set(Own::Housekeeping, after(4));
 
         let order: Vec<_> = std::iter::from_fn(|| timers.pop_due(after(10))).collect();
 
@@ -123,7 +147,7 @@ mod tests {
             Due::Swim(indirect),
             Due::Swim(Timer::ProbeRandomMember(0)),
             Due::Own(Own::Seeds),
-            Due::Own(Own::Facts),
+            Due::Own(Own::Housekeeping),
         ];
         assert_eq!(order, expected);
     }

@@ -6,10 +6,13 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, Command, ValueEnum};
 use garpike_election::NodeName;
+
+use crate::timing::{self, Failback, Profile};
 
 /// `garpike speaker`: answers ARP and NDP for the service IPs that this node owns.
 #[derive(ClapArgs, Clone, Debug)]
@@ -22,14 +25,20 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_MANIFESTS", value_name = "DIR")]
     pub manifests: PathBuf,
 
-    /// File with the cluster's secret, or the directory where the Secret `memberlist` is mounted
+    /// File with the cluster's secret, or a directory of them, such as the mount of the Secret `memberlist`; re-read on
+    /// change
     #[arg(long, env = "GARPIKE_ML_SECRET_KEY_PATH", value_name = "PATH")]
-    #[arg(required_unless_present = "insecure_plaintext", conflicts_with = "insecure_plaintext")]
+    #[arg(required_unless_present = "insecure_plaintext")]
     pub ml_secret_key_path: Option<PathBuf>,
 
-    /// Do not encrypt gossip, instead of --ml-secret-key-path: whoever reaches the gossip port can move every address
+    /// Do not encrypt gossip: whoever reaches the gossip port can move every address. Together with
+    /// --ml-secret-key-path: encrypt towards nodes that hold a key, and accept both, to roll out encryption
     #[arg(long, env = "GARPIKE_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
+
+    /// Directory in which replaced keys survive a restart of the speaker until no node needs them; such as an emptyDir
+    #[arg(long, env = "GARPIKE_KEY_CACHE", value_name = "DIR")]
+    pub key_cache: Option<PathBuf>,
 
     /// Address for gossip between nodes [default: the one that routes to the first --join peer]
     #[arg(long, env = "GARPIKE_ML_BINDADDR", value_name = "IP")]
@@ -44,8 +53,8 @@ pub struct Args {
     pub join: Vec<JoinPeer>,
 
     /// How fast and how careful failures are detected
-    #[arg(long, env = "GARPIKE_PROFILE", default_value = "default", value_parser = ["default"])]
-    pub profile: String,
+    #[arg(long, env = "GARPIKE_PROFILE", default_value = "default")]
+    pub profile: Profile,
 
     /// Name that separates clusters which share a secret and a network
     #[arg(long, env = "GARPIKE_CLUSTER_NAME", value_name = "NAME", default_value = "garpike")]
@@ -71,14 +80,14 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_PLACEMENT", default_value = "hash")]
     pub placement: Placement,
 
-    /// When a returned node gets its addresses back
-    #[arg(long, env = "GARPIKE_FAILBACK", value_name = "after=DURATION|never", default_value = "after=0s")]
-    #[arg(value_parser = ["after=0s"])]
-    pub failback: String,
+    /// When a node that returned from the dead gets its addresses back
+    #[arg(long, env = "GARPIKE_FAILBACK", value_name = "after=DURATION|never", default_value = "after=30s")]
+    pub failback: Failback,
 
-    /// How long the addresses of a restarting speaker wait for it
-    #[arg(long, env = "GARPIKE_RESTART_GRACE", value_name = "DURATION", default_value = "0s", value_parser = ["0s"])]
-    pub restart_grace: String,
+    /// How long the addresses of a speaker that is gone wait for it while its host lives
+    #[arg(long, env = "GARPIKE_RESTART_GRACE", value_name = "DURATION", default_value = "60s")]
+    #[arg(value_parser = timing::duration)]
+    pub restart_grace: Duration,
 
     /// Whether /metrics has series for each service IP
     #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", default_value = "false", value_parser = ["false"])]
@@ -258,18 +267,39 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_and_the_wish_for_plaintext_together_roll_encryption_out() {
+        let args =
+            parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", "--ml-secret-key-path=k"]).unwrap();
+
+        assert!(args.insecure_plaintext && args.ml_secret_key_path.is_some());
+    }
+
+    #[test]
     fn what_this_version_cannot_do_is_refused() {
-        let flags = [
-            "--profile=fast",
-            "--placement=balanced",
-            "--failback=never",
-            "--restart-grace=60s",
-            "--per-ip-metrics=true",
-            "--metrics-auth=token-review",
-        ];
+        let flags =
+            ["--profile=faster", "--placement=balanced", "--per-ip-metrics=true", "--metrics-auth=token-review"];
         for flag in flags {
             let error = parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]).unwrap_err();
             assert!(error.contains("possible values"), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_and_bad_ones_are_named_with_their_flag() {
+        let with =
+            |flags: &[&str]| parse(&[&["--node-name=n1", "--manifests=m", "--insecure-plaintext"], flags].concat());
+        let args = with(&[]).unwrap();
+        let defaults = (Profile::Default, Duration::from_secs(60), Failback::After(Duration::from_secs(30)));
+        assert_eq!((args.profile, args.restart_grace, args.failback), defaults);
+
+        let args = with(&["--profile=relaxed", "--restart-grace=500ms", "--failback=never"]).unwrap();
+        let given = (Profile::Relaxed, Duration::from_millis(500), Failback::Never);
+        assert_eq!((args.profile, args.restart_grace, args.failback), given);
+
+        for flag in ["--restart-grace=60", "--failback=30s", "--failback=after=soon"] {
+            let error = with(&[flag]).unwrap_err();
+            let (name, value) = flag.split_once('=').unwrap();
+            assert!(error.contains(name) && error.contains(value) && error.contains("write"), "{error}");
         }
     }
 

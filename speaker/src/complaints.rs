@@ -3,7 +3,6 @@
 //! The membership counts each of their datagrams; the log hears of each peer once a minute.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use garpike_membership::Complaint;
@@ -12,7 +11,7 @@ use tracing::warn;
 /// What was told, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
-    told: BTreeMap<(&'static str, IpAddr), Instant>,
+    told: BTreeMap<(&'static str, String), Instant>,
 }
 
 impl Complaints {
@@ -28,7 +27,7 @@ impl Complaints {
         self.told.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL);
         let mut due = Vec::new();
         for complaint in complaints.iter().filter(|complaint| complaint.seconds_ago < RECENT_SECONDS) {
-            let key = (complaint.reason, complaint.source.ip());
+            let key = (complaint.reason, complaint.source.station());
             // Sources may be forged: their number is bounded, and so is the log.
             if self.told.len() < MAX_TOLD && !self.told.contains_key(&key) {
                 self.told.insert(key, now);
@@ -48,6 +47,8 @@ const MAX_TOLD: usize = 20;
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
     use super::*;
 
     #[test]
@@ -73,7 +74,7 @@ mod tests {
     }
 
     fn complaint(source: &str, seconds_ago: f64) -> Complaint {
-        let source = (source.parse::<IpAddr>().unwrap(), 7946).into();
+        let source = SocketAddr::from((source.parse::<IpAddr>().unwrap(), 7946)).into();
         Complaint { reason: "wrong_key", source, mend: "give all nodes the same secret", seconds_ago }
     }
 

@@ -6,16 +6,17 @@
 mod admin;
 mod args;
 mod complaints;
-mod handover;
 mod local_addresses;
 mod metrics;
 mod pipeline;
+mod relay;
 mod run;
 pub mod source;
 pub mod state;
+mod timing;
 mod window;
 
 pub use args::{Args, BindServiceIps, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment};
-pub use handover::Handover;
 pub use pipeline::{Pipeline, View};
 pub use run::run;
+pub use timing::{Failback, Profile};

@@ -6,18 +6,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use garpike_announcer::Surroundings;
 use garpike_announcer::io::{addresses, arp_sysctl};
-use garpike_election::{InterfaceName, Selection, ServiceIp};
+use garpike_election::{Selection, ServiceIp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::source::Snapshot;
 
-/// Follows `snapshots` until `stop`, and watches that the kernel leaves ARP on `interfaces` to the announcer.
+/// Follows `snapshots` until `stop`, and watches that the kernel leaves ARP on the interfaces that can announce to the announcer.
 pub(crate) async fn keep(
     mut snapshots: watch::Receiver<Snapshot>,
-    mut interfaces: watch::Receiver<Selection<InterfaceName>>,
+    mut surroundings: watch::Receiver<Surroundings>,
     stop: CancellationToken,
 ) {
     let mut told = BTreeSet::new();
@@ -32,7 +33,7 @@ pub(crate) async fn keep(
             }
             Err(error) => BTreeSet::from([format!("{:#}", anyhow::Error::new(error))]),
         };
-        if let Selection::Only(interfaces) = &*interfaces.borrow_and_update() {
+        if let Selection::Only(interfaces) = &surroundings.borrow_and_update().interfaces {
             complaints.extend(arp_sysctl::check(interfaces).iter().map(ToString::to_string));
         }
         // Each complaint once: a retry that fails in the same way has nothing new to say.
@@ -43,7 +44,7 @@ pub(crate) async fn keep(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = snapshots.changed() => if changed.is_err() { return },
-            changed = interfaces.changed() => if changed.is_err() { return },
+            changed = surroundings.changed() => if changed.is_err() { return },
             // Somebody may have removed them.
             () = tokio::time::sleep(RECHECK) => {}
         }

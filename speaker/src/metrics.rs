@@ -4,6 +4,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 const UNOWNED: &str = "garpike_speaker_unowned_addresses";
 const DESIRED: &str = "garpike_speaker_desired_addresses";
+const STOOD_IN: &str = "garpike_speaker_stood_in_addresses";
+const RELAY_DROPPED: &str = "garpike_speaker_relay_dropped_total";
 const CHANGES: &str = "garpike_speaker_owner_changes_total";
 const PROBLEMS: &str = "garpike_speaker_manifest_problems";
 
@@ -13,6 +15,8 @@ pub(crate) fn describe() {
     garpike_membership::describe_metrics();
     describe_gauge!(DESIRED, Unit::Count, "Service IPs that some Service holds");
     describe_gauge!(UNOWNED, Unit::Count, "Service IPs that no living node may own");
+    describe_gauge!(STOOD_IN, Unit::Count, "Service IPs whose owner's speaker is away, by who stands in");
+    describe_counter!(RELAY_DROPPED, Unit::Count, "Messages lost between membership and announcer, by direction");
     describe_counter!(CHANGES, Unit::Count, "Changes of owner that this node computed, by what they mean for it");
     describe_gauge!(PROBLEMS, Unit::Count, "Problems of the manifests, by severity");
 }
@@ -21,6 +25,18 @@ pub(crate) fn describe() {
 pub(crate) fn addresses(desired: usize, unowned: usize) {
     gauge!(DESIRED).set(count(desired));
     gauge!(UNOWNED).set(count(unowned));
+}
+
+/// Sets how many addresses of owners that are away this node, another one or nobody answers.
+pub(crate) fn stood_in(here: usize, elsewhere: usize, nobody: usize) {
+    for (by, addresses) in [("here", here), ("elsewhere", elsewhere), ("nobody", nobody)] {
+        gauge!(STOOD_IN, "by" => by).set(count(addresses));
+    }
+}
+
+/// Counts a message that was lost: `in`, `out` or `ask`.
+pub(crate) fn relay_dropped(direction: &'static str) {
+    counter!(RELAY_DROPPED, "direction" => direction).increment(1);
 }
 
 /// Counts a change: `gained`, `lost` or `elsewhere`.

@@ -1,12 +1,17 @@
 //! From what is desired and who is alive to what this node answers for.
 //!
-//! The pure middle of the walk: it keeps the latest of both inputs and elects anew on every change of either. It does
-//! not talk to the wire; the shell hands [`Pipeline::owned`] to the announcer.
+//! The pure middle of the walk: it keeps the latest of both inputs and elects anew on every change of either, but not
+//! while this node joins. It does
+//! not talk to the wire; the shell hands [`Pipeline::duties`] to the announcer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use garpike_election::{Assignment, Change, Desired, Elector, InterfaceName, Members, NodeName, Selection, ServiceIp};
+use garpike_announcer::Duties;
+use garpike_election::{
+    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Selection,
+    ServiceIp, Wire,
+};
 
 /// The latest inputs of the election and its latest result.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub struct Pipeline {
     local: NodeName,
     elector: Elector,
     view: View,
+    /// The Ethernet addresses of all members ever seen: the management controller of a dead host still answers.
+    macs: BTreeSet<MacAddr>,
 }
 
 /// What a pipeline knows; cheap to clone, so that others can look at it.
@@ -30,7 +37,7 @@ pub struct View {
 impl Pipeline {
     /// A pipeline of the node `local` that knows nothing yet: it owns nothing.
     pub fn new(local: NodeName) -> Self {
-        Self { local, elector: Elector::default(), view: View::default() }
+        Self { local, elector: Elector::default(), view: View::default(), macs: BTreeSet::new() }
     }
 
     /// Takes what is desired and gives the addresses whose owner changed.
@@ -41,6 +48,14 @@ impl Pipeline {
 
     /// Takes who is alive and gives the addresses whose owner changed.
     pub fn handle_members(&mut self, members: Members) -> Vec<Change> {
+        let macs: BTreeSet<MacAddr> =
+            members.nodes.values().flat_map(|member| member.wires.values()).map(|wire| wire.mac).collect();
+        if !macs.is_subset(&self.macs) {
+            if self.macs.len() > MACS_MAX {
+                self.macs.clear();
+            }
+            self.macs.extend(macs);
+        }
         self.view.members = Some(Arc::new(members));
         self.elect()
     }
@@ -50,16 +65,173 @@ impl Pipeline {
         &self.view
     }
 
-    /// The addresses that this node answers for, with the interfaces on which it does.
+    /// What the announcer is to do.
+    pub fn duties(&self) -> Duties {
+        Duties { owned: self.owned(), stood_in: self.stood_in(), members: self.macs.clone() }
+    }
+
+    /// The addresses that this node owns, with the interfaces on which it announces them.
     pub fn owned(&self) -> BTreeMap<ServiceIp, Selection<InterfaceName>> {
         self.view.assignment.owned_by(&self.local).map(|(ip, interfaces)| (ip, interfaces.clone())).collect()
     }
 
+    /// The addresses for which this node stands in, with the owner's Ethernet address on each interface that meets it.
+    ///
+    /// An address that is not in it although the election names this node is one of which the announcer could not say
+    /// where its owner is: the owner has not told how its wires look.
+    pub fn stood_in(&self) -> BTreeMap<ServiceIp, BTreeMap<InterfaceName, MacAddr>> {
+        let View { desired, members: Some(members), assignment } = &self.view else { return BTreeMap::new() };
+        let Some(own) = members.nodes.get(&self.local) else { return BTreeMap::new() };
+        let stood_in = assignment.stood_in_by(&self.local).filter_map(|(ip, owner)| {
+            let address = desired.addresses.get(&ip)?;
+            let here = address.interfaces_on(&self.local)?;
+            let there = allowed_wires(members.nodes.get(owner)?, address.interfaces_on(owner)?);
+            let mac = |wire: &Wire| there.iter().find(|other| other.meets(wire)).map(|other| other.mac);
+            let own = own.wires.iter().filter(|(name, _)| here.contains(name));
+            let macs: BTreeMap<_, _> = own.filter_map(|(name, wire)| Some((name.clone(), mac(wire)?))).collect();
+            (!macs.is_empty()).then_some((ip, macs))
+        });
+        stood_in.collect()
+    }
+
     fn elect(&mut self) -> Vec<Change> {
         let Some(members) = &self.view.members else { return Vec::new() };
+        // Who does not know its peers yet would take what is theirs. Others answer meanwhile for what waits for it.
+        if members.nodes.get(&self.local).is_some_and(|local| local.state == NodeState::Joining) {
+            return Vec::new();
+        }
         let next = self.elector.elect(&self.view.desired, members);
         let changes = self.view.assignment.changes_to(&next);
         self.view.assignment = Arc::new(next);
         changes
+    }
+}
+
+/// The wires on which `member` may announce, in the order of the interfaces' names.
+fn allowed_wires(member: &Member, interfaces: Selection<InterfaceName>) -> Vec<&Wire> {
+    member.wires.iter().filter(|(name, _)| interfaces.contains(name)).map(|(_, wire)| wire).collect()
+}
+
+/// Chosen: several times the largest cluster. Beyond it only those of living members are kept.
+const MACS_MAX: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use garpike_election::{Address, Handicap, Placement, Presence, ServiceKey};
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_stood_in_for_on_the_interfaces_that_meet_its_owner() {
+        let mut pipeline = Pipeline::new(node("b"));
+        pipeline.handle_desired(desired());
+        pipeline.handle_members(members(Presence::Away));
+
+        assert_eq!(pipeline.owned(), BTreeMap::new());
+        assert_eq!(pipeline.stood_in(), BTreeMap::from([(ip(), BTreeMap::from([(interface("lan1"), mac(1))]))]));
+
+        pipeline.handle_members(members(Presence::Here));
+        assert_eq!(pipeline.stood_in(), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_node_that_does_not_know_its_peers_yet_takes_nothing() {
+        let mut pipeline = Pipeline::new(node("b"));
+        pipeline.handle_desired(desired());
+        let alone = |state| {
+            let nodes = BTreeMap::from([(node("b"), Member::new(state, Selection::All))]);
+            Members { local: node("b"), nodes }
+        };
+
+        assert_eq!(pipeline.handle_members(alone(NodeState::Joining)), []);
+        assert_eq!(pipeline.owned(), BTreeMap::new());
+
+        assert_eq!(pipeline.handle_members(alone(NodeState::Ready)).len(), 1);
+        assert_eq!(pipeline.owned().len(), 1);
+    }
+
+    #[test]
+    fn a_handicap_moves_addresses_and_one_that_all_have_moves_none() {
+        let mut pipeline = Pipeline::new(node("b"));
+        pipeline.handle_desired(desired());
+        let with = |handicapped: &dyn Fn(&NodeName) -> bool| {
+            let mut members = members(Presence::Here);
+            for (name, member) in &mut members.nodes {
+                member.state = NodeState::Ready;
+                member.handicaps.extend(handicapped(name).then_some(Handicap::NoGateway));
+            }
+            members
+        };
+        let first = pipeline.handle_members(with(&|_| false));
+        let [Change { to: Some(owner), .. }] = &first[..] else { panic!("{first:?}") };
+
+        assert_eq!(pipeline.handle_members(with(&|_| true)), [], "the gateway is down for all");
+        assert_eq!(pipeline.handle_members(with(&|name| name != owner)), [], "for all others");
+        assert_eq!(pipeline.handle_members(with(&|_| false)), [], "it is back");
+
+        let moved = pipeline.handle_members(with(&|name| name == owner));
+        let [Change { from: Some(from), to: Some(to), .. }] = &moved[..] else { panic!("{moved:?}") };
+        assert!(from == owner && to != owner);
+    }
+
+    #[test]
+    fn members_are_told_from_stations_even_when_they_are_dead() {
+        let mut pipeline = Pipeline::new(node("b"));
+        pipeline.handle_members(members(Presence::Here));
+        let mut survivors = members(Presence::Here);
+        survivors.nodes.remove(&node("a"));
+        pipeline.handle_members(survivors);
+
+        assert_eq!(pipeline.duties().members, BTreeSet::from([mac(1), mac(2), mac(3), mac(4)]));
+    }
+
+    #[test]
+    fn whoever_does_not_stand_in_answers_nothing() {
+        for local in ["a", "c"] {
+            let mut pipeline = Pipeline::new(node(local));
+            pipeline.handle_desired(desired());
+            pipeline.handle_members(members(Presence::Away));
+
+            assert_eq!(pipeline.stood_in(), BTreeMap::new(), "{local}");
+        }
+    }
+
+    /// Node a owns the address; b meets it with its second network card, c nowhere.
+    fn members(presence: Presence) -> Members {
+        let member = |wires: &[(&str, u8, &str)], state, presence| {
+            let wires = wires.iter().map(|(name, last, net)| {
+                (interface(name), Wire { mac: mac(*last), nets: BTreeSet::from([net.parse().unwrap()]) })
+            });
+            Member { presence, wires: wires.collect(), ..Member::new(state, Selection::All) }
+        };
+        let a = member(&[("lan0", 1, "10.1.0.1/16")], NodeState::Ready, presence);
+        let b = [("lan0", 2, "10.2.0.1/16"), ("lan1", 3, "10.1.0.2/16")];
+        let b = member(&b, NodeState::HeldDown, Presence::Here);
+        let c = member(&[("lan0", 4, "10.3.0.1/16")], NodeState::Draining, Presence::Here);
+        let nodes = BTreeMap::from([(node("a"), a), (node("b"), b), (node("c"), c)]);
+        Members { local: node("b"), nodes }
+    }
+
+    fn desired() -> Desired {
+        let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
+        let services = BTreeSet::<ServiceKey>::new();
+        let address = Address { election_key: ip(), services, placements };
+        Desired { addresses: BTreeMap::from([(ip(), address)]), excluded: BTreeSet::new() }
+    }
+
+    fn node(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    fn interface(name: &str) -> InterfaceName {
+        name.parse().unwrap()
+    }
+
+    fn mac(last: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 0, last])
+    }
+
+    fn ip() -> ServiceIp {
+        "10.0.0.1".parse().unwrap()
     }
 }

@@ -1,9 +1,11 @@
 //! The composition root: opens everything, carries values between the tasks, ends them in order.
 //!
 //! ```text
-//!  source thread ──── Snapshot ────┐                      ┌──── owned ────► announcer task
+//!  source thread ──── Snapshot ────┐                      ┌─── duties ────► announcer task
 //!                                  ├──► this task: elects ┤
 //!  membership task ── Members ─────┘                      └──── view ─────► /state.json
+//!         ▲
+//!  key thread: keys
 //! ```
 //!
 //! A task that ends before it was asked to ends the process: a node that is half alive is worse than a dead one.
@@ -12,22 +14,22 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use garpike_announcer::io as announcer_io;
+use garpike_announcer::{Duties, io as announcer_io};
 use garpike_controller_api::{Scope, Severity};
-use garpike_election::{Change, InterfaceName, NodeName, NodeState, Selection, ServiceIp, Unowned};
+use garpike_election::{Change, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use garpike_membership::io as membership_io;
-use garpike_membership::{Key, Sealing, SecretKey};
+use garpike_membership::{FeatureLevel, Gateway, Sealing, SourcedKeys, Surroundings};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::args::{Args, BindServiceIps};
 use crate::complaints::Complaints;
-use crate::handover::Handover;
 use crate::pipeline::{Pipeline, View};
+use crate::relay::Relay;
 use crate::source::{ExcludeLabel, Rules, Source};
 use crate::window::{Listeners, Window};
 use crate::{local_addresses, metrics};
@@ -47,7 +49,7 @@ pub async fn run(args: &Args) -> Result<()> {
     }
     tokio::select! {
         ended = speaker.end() => ended,
-        () = signals.next() => bail!("ended by a second signal, before everything was handed over"),
+        () = signals.next() => bail!("ended by a second signal, before all members knew"),
     }
 }
 
@@ -57,14 +59,30 @@ struct Ended {
     result: Result<()>,
 }
 
+/// What this task uses of the membership.
+struct Membership {
+    members: watch::Receiver<Members>,
+    status: watch::Receiver<garpike_membership::Status>,
+    events: mpsc::Receiver<garpike_membership::Event>,
+    commands: mpsc::Sender<membership_io::Command>,
+}
+
+/// What this task uses of the announcer.
+struct Announcer {
+    surroundings: watch::Receiver<garpike_announcer::Surroundings>,
+    events: mpsc::Receiver<garpike_announcer::Event>,
+    commands: mpsc::Sender<announcer_io::Command>,
+}
+
 /// The tasks, and the state that this one owns: the election.
 struct Speaker {
     node: NodeName,
     source: Source,
-    membership: membership_io::Handle,
-    announcer: announcer_io::Handles,
+    keys: Option<membership_io::KeySource>,
+    membership: Membership,
+    announcer: Announcer,
     pipeline: Pipeline,
-    owned: watch::Sender<BTreeMap<ServiceIp, Selection<InterfaceName>>>,
+    duties: watch::Sender<Duties>,
     view: watch::Sender<View>,
     /// The addresses that nobody may own, with the reason that was told.
     unowned: BTreeMap<ServiceIp, Unowned>,
@@ -77,13 +95,25 @@ impl Speaker {
     async fn start(args: &Args) -> Result<Self> {
         let prometheus = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
         metrics::describe();
-        let sealing = sealing(args)?;
+        let (sealing, keys) = sealing(args)?;
         let source = Source::start(&args.manifests, rules(args))?;
         let listeners = Listeners::bind(args).await?;
 
-        let (owned, owned_receiver) = watch::channel(BTreeMap::new());
-        let (announcer_task, announcer) =
-            announcer_io::Task::new(garpike_announcer::Config::default(), owned_receiver)?;
+        let (duties, duties_receiver) = watch::channel(Duties::default());
+        let (announcer_task, mut announcer) =
+            announcer_io::Task::new(garpike_announcer::Config::default(), duties_receiver)?;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let token = stop.clone();
+        tasks.spawn(async move {
+            let result = announcer_task.run(token).await.map_err(Into::into);
+            Ended { task: "announcer", result }
+        });
+        // A restarted node that named no interface at first would lose the addresses that waited for it.
+        if tokio::time::timeout(LINKS_WITHIN, announcer.surroundings.changed()).await.is_err() {
+            warn!("no interface of this node can announce");
+        }
+
         let gossip = args.gossip_address()?;
         let (generation, process) = membership_io::new_process();
         let config = garpike_membership::Config {
@@ -93,24 +123,22 @@ impl Speaker {
             gossip,
             seeds: args.seeds(),
             sealing,
-            // Told as soon as the announcer knows them.
-            interfaces: Selection::Only([].into()),
+            surroundings: known(&announcer.surroundings.borrow()),
+            profile: args.profile.possible(),
+            restart_grace: args.restart_grace,
+            failback: args.failback.delay(),
+            host_ports: vec![KUBELET_PORT],
+            feature_level: FeatureLevel::CURRENT,
+            later_facts: BTreeMap::new(),
         };
         info!(node = %config.local, gossip = %config.gossip, version = env!("CARGO_PKG_VERSION"), "speaker starts");
         let (membership_task, membership) =
             membership_io::Node::new(config, membership_io::GossipSocket::bind(gossip)?);
 
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let token = stop.clone();
-        tasks.spawn(async move {
-            let result = announcer_task.run(token).await.map_err(Into::into);
-            Ended { task: "announcer", result }
-        });
         let token = stop.clone();
         spawn(&mut tasks, "membership", membership_task.run(token));
         if args.bind_service_ips == BindServiceIps::Lo {
-            let keep = local_addresses::keep(source.snapshots.clone(), announcer.announceable.clone(), stop.clone());
+            let keep = local_addresses::keep(source.snapshots.clone(), announcer.surroundings.clone(), stop.clone());
             spawn(&mut tasks, "service IPs on lo", keep);
         }
         let (view, view_receiver) = watch::channel(View::default());
@@ -121,23 +149,43 @@ impl Speaker {
             problems: source.snapshots.clone(),
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
-            announceable: announcer.announceable.clone(),
+            surroundings: announcer.surroundings.clone(),
             prometheus,
         };
         spawn(&mut tasks, "admin servers", listeners.serve(window, stop.clone()));
+        let relay = Relay {
+            frames: membership.frames,
+            ask_stations: membership.ask_stations,
+            datagrams: announcer.datagrams,
+            commands: announcer.commands.clone(),
+            announcer_heard: announcer.heard,
+            membership_heard: membership.heard,
+        };
+        spawn(&mut tasks, "relay", relay.run(stop.clone()));
+        let membership = Membership {
+            members: membership.members,
+            status: membership.status,
+            events: membership.events,
+            commands: membership.commands,
+        };
+        let announcer =
+            Announcer { surroundings: announcer.surroundings, events: announcer.events, commands: announcer.commands };
 
         let node = args.node_name.clone();
         let pipeline = Pipeline::new(node.clone());
         let unowned = BTreeMap::new();
         let complaints = Complaints::default();
-        Ok(Self { node, source, membership, announcer, pipeline, owned, view, unowned, complaints, tasks, stop })
+        Ok(Self { node, source, keys, membership, announcer, pipeline, duties, view, unowned, complaints, tasks, stop })
     }
 
     /// Elects on every change, until a task ends.
     async fn serve(&mut self) -> Result<()> {
         self.source.snapshots.mark_changed();
         self.membership.members.mark_changed();
-        self.announcer.announceable.mark_changed();
+        self.announcer.surroundings.mark_changed();
+        if let Some(keys) = &mut self.keys {
+            keys.keys.mark_changed();
+        }
         loop {
             tokio::select! {
                 ended = self.tasks.join_next() => return Err(unexpected_end(ended)),
@@ -150,13 +198,21 @@ impl Speaker {
                     changed.context("the thread that reads the manifests is gone")?;
                     self.follow_manifests().await;
                 }
-                changed = self.announcer.announceable.changed() => {
+                changed = self.announcer.surroundings.changed() => {
                     changed.context("the announcer is gone")?;
-                    self.tell_interfaces().await?;
+                    self.tell_surroundings().await?;
                 }
                 changed = self.membership.status.changed() => {
                     changed.context("the membership is gone")?;
-                    self.complaints.report(&self.membership.status.borrow_and_update().complaints, now());
+                    let status = self.membership.status.borrow_and_update();
+                    self.complaints.report(&status.complaints, now());
+                    if let Some(keys) = &self.keys {
+                        keys.set_held(status.keys.iter().map(|key| key.id));
+                    }
+                }
+                sourced = next_keys(self.keys.as_mut()) => {
+                    let command = membership_io::Command::SetKeys(sourced?);
+                    self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))?;
                 }
                 // The announcer has logged and counted it; who owns an address is not decided by whoever claims it.
                 Some(_) = self.announcer.events.recv() => {}
@@ -183,7 +239,7 @@ impl Speaker {
     async fn handle_membership(&mut self, event: garpike_membership::Event) {
         match event {
             // The new members come by the watch.
-            garpike_membership::Event::MembersChanged => {}
+            garpike_membership::Event::MembersChanged | garpike_membership::Event::FactsKnown => {}
             garpike_membership::Event::Ready => info!("ready"),
             garpike_membership::Event::Healed { nodes } => {
                 info!(?nodes, "members are back that had lived all the time: announcing again what this node owns");
@@ -191,6 +247,10 @@ impl Speaker {
             }
             garpike_membership::Event::DeclaredDead => {
                 warn!("the others had declared this node dead: announcing again what it owns");
+                self.reannounce().await;
+            }
+            garpike_membership::Event::TakenForDead => {
+                info!("a node that was alone had taken this one for dead: announcing again what it owns");
                 self.reannounce().await;
             }
             garpike_membership::Event::NameConflict { other } => {
@@ -206,24 +266,29 @@ impl Speaker {
         let _ = self.announcer.commands.try_send(announcer_io::Command::Reannounce);
     }
 
-    async fn tell_interfaces(&mut self) -> Result<()> {
-        let interfaces = self.announcer.announceable.borrow_and_update().clone();
-        let command = membership_io::Command::SetInterfaces(interfaces);
+    async fn tell_surroundings(&mut self) -> Result<()> {
+        let surroundings = known(&self.announcer.surroundings.borrow_and_update());
+        let command = membership_io::Command::SetSurroundings(surroundings);
         self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))
     }
 
     /// Makes a new assignment known: to the announcer first, then to people.
     async fn publish(&mut self, changes: Vec<Change>) {
-        let owned = self.pipeline.owned();
-        self.owned.send_if_modified(|current| {
-            let changed = *current != owned;
-            *current = owned;
+        let duties = self.pipeline.duties();
+        let stood_in = self.duties.borrow().stood_in.len();
+        if stood_in != duties.stood_in.len() {
+            info!(before = stood_in, addresses = duties.stood_in.len(), "answering in place of owners that are away");
+        }
+        self.duties.send_if_modified(|current| {
+            let changed = *current != duties;
+            *current = duties;
             changed
         });
         // The announcer runs on this thread: its first frames do not wait for the log.
         tokio::task::yield_now().await;
         let view = self.pipeline.view().clone();
         self.report_unowned(&view);
+        report_stand_ins(&view, &self.node);
         self.view.send_replace(view);
         for Change { ip, from, to } in &changes {
             let meaning = match (from, to) {
@@ -252,7 +317,7 @@ impl Speaker {
         metrics::addresses(addresses.len(), unowned.len());
         let local = view.members.as_ref().and_then(|members| members.nodes.get(&self.node));
         let nowhere = Selection::Only([].into());
-        if !local.is_some_and(|local| local.state == NodeState::Ready && local.interfaces != nowhere) {
+        if !local.is_some_and(|local| serves(local.state) && local.interfaces != nowhere) {
             return;
         }
         for (ip, unowned) in unowned.iter().filter(|(ip, unowned)| self.unowned.get(ip) != Some(unowned)) {
@@ -266,12 +331,16 @@ impl Speaker {
         self.unowned = unowned;
     }
 
-    /// Hands over, leaves, and ends the tasks.
+    /// Lets others stand in, leaves, and ends the tasks. This node answers until the end.
     async fn end(&mut self) -> Result<()> {
-        info!("asked to end: handing over");
+        info!("asked to end: the next nodes stand in");
+        // What others know by now is not that this node restarts.
+        while self.membership.events.try_recv().is_ok() {}
         let restarting = membership_io::Command::SetState(NodeState::Restarting);
         self.membership.commands.send(restarting).await.map_err(|_| anyhow!("the membership is gone"))?;
-        self.hand_over().await?;
+        if self.has_heirs() {
+            self.wait_until_known().await?;
+        }
         let (done, left) = oneshot::channel();
         self.membership
             .commands
@@ -290,29 +359,72 @@ impl Speaker {
         Ok(())
     }
 
-    /// Goes on answering until an heir has announced, address by address.
-    async fn hand_over(&mut self) -> Result<()> {
-        let heirs = |ip: &ServiceIp| {
-            let elected = self.pipeline.view().assignment.addresses.get(ip);
-            elected.is_some_and(|elected| elected.ranked.len() > 1)
-        };
-        let owned = self.pipeline.owned();
-        let inheritable: Vec<ServiceIp> = owned.keys().filter(|ip| heirs(ip)).copied().collect();
-        let mut handover = Handover::new(owned, inheritable, now());
-        while !handover.is_done(now()) {
+    /// Whether another node can answer for something that this one owns.
+    fn has_heirs(&self) -> bool {
+        let view = self.pipeline.view();
+        let owned = view.assignment.addresses.values().filter(|elected| elected.owner() == Some(&self.node));
+        let mut others = owned.flat_map(|elected| &elected.ranked).filter(|node| **node != self.node);
+        others.any(|node| presence(view, node) == Presence::Here)
+    }
+
+    /// Waits until every member knows that this node restarts, but not for long: one that does not answer must not hold
+    /// up the others.
+    async fn wait_until_known(&mut self) -> Result<()> {
+        let mut patience = std::pin::pin!(tokio::time::sleep(LONGEST_TELLING));
+        loop {
             tokio::select! {
                 ended = self.tasks.join_next() => return Err(unexpected_end(ended)),
-                () = tokio::time::sleep_until(handover.poll_timeout().into()) => {}
-                event = self.announcer.events.recv() => match event.context("the announcer is gone")? {
-                    garpike_announcer::Event::Claimed { ip, .. } => {
-                        handover.handle_claimed(ip);
-                        self.owned.send_replace(handover.owned().clone());
-                    }
-                    garpike_announcer::Event::NoInterface { .. } => {}
+                () = &mut patience => {
+                    warn!("not all members have acknowledged that this node restarts");
+                    return Ok(());
+                }
+                event = self.membership.events.recv() => match event.context("the membership is gone")? {
+                    garpike_membership::Event::FactsKnown => return Ok(()),
+                    garpike_membership::Event::MembersChanged
+                    | garpike_membership::Event::Ready
+                    | garpike_membership::Event::Healed { .. }
+                    | garpike_membership::Event::DeclaredDead
+                    | garpike_membership::Event::TakenForDead
+                    | garpike_membership::Event::NameConflict { .. } => {}
                 },
             }
         }
-        Ok(())
+    }
+}
+
+/// What the membership is told of what the announcer sees.
+fn known(seen: &garpike_announcer::Surroundings) -> Surroundings {
+    let garpike_announcer::Surroundings { interfaces, wires, stations, gateway_silent } = seen;
+    let gateway = if *gateway_silent { Gateway::Silent } else { Gateway::Answers };
+    Surroundings { wires: wires.clone(), stations: *stations, gateway, ..Surroundings::new(interfaces.clone()) }
+}
+
+/// Counts the addresses whose owner is away, by who answers for them.
+fn report_stand_ins(view: &View, local: &NodeName) {
+    let (mut here, mut elsewhere, mut nobody) = (0, 0, 0);
+    for elected in view.assignment.addresses.values() {
+        let Some(owner) = elected.owner() else { continue };
+        match (presence(view, owner), &elected.stand_in) {
+            (Presence::Here, _) => {}
+            (Presence::Away, Some(stand_in)) if stand_in == local => here += 1,
+            (Presence::Away, Some(_)) => elsewhere += 1,
+            (Presence::Away, None) => nobody += 1,
+        }
+    }
+    metrics::stood_in(here, elsewhere, nobody);
+}
+
+/// Whether the speaker of a node runs; who is no member needs no stand-in.
+fn presence(view: &View, node: &NodeName) -> Presence {
+    let member = view.members.as_ref().and_then(|members| members.nodes.get(node));
+    member.map_or(Presence::Here, |member| member.presence)
+}
+
+/// Whether a node in this state answers for what it owns and can judge who else does.
+fn serves(state: NodeState) -> bool {
+    match state {
+        NodeState::Ready | NodeState::HeldDown => true,
+        NodeState::Joining | NodeState::Draining | NodeState::Restarting => false,
     }
 }
 
@@ -344,13 +456,40 @@ impl Signals {
     }
 }
 
-fn sealing(args: &Args) -> Result<Sealing> {
+/// How datagrams are protected, and the source of the keys if they are.
+fn sealing(args: &Args) -> Result<(Sealing, Option<membership_io::KeySource>)> {
     let Some(path) = &args.ml_secret_key_path else {
+        if args.key_cache.is_some() {
+            bail!("--key-cache: there is nothing to keep without --ml-secret-key-path");
+        }
         warn!("--insecure-plaintext: whoever reaches the gossip port can move every address");
-        return Ok(Sealing::InsecurePlaintext);
+        return Ok((Sealing::InsecurePlaintext, None));
     };
-    let secret = SecretKey::read(path).context("--ml-secret-key-path")?;
-    Ok(Sealing::Sealed(Key::derive(&secret, &args.cluster_name)))
+    let cache = args.key_cache.as_deref();
+    let (source, keyring) = membership_io::KeySource::start(path, &args.cluster_name, cache).map_err(|error| {
+        let flag = match error {
+            membership_io::KeySourceError::Cache { .. } => "--key-cache",
+            membership_io::KeySourceError::Secret(_) | membership_io::KeySourceError::Thread(_) => {
+                "--ml-secret-key-path"
+            }
+        };
+        anyhow::Error::new(error).context(flag)
+    })?;
+    if args.insecure_plaintext {
+        warn!(
+            "--insecure-plaintext with --ml-secret-key-path: gossip in the clear is still accepted, and whoever reaches \
+             the port can move every address; drop --insecure-plaintext as soon as every node has the secret"
+        );
+        return Ok((Sealing::RollOut(keyring), Some(source)));
+    }
+    Ok((Sealing::Sealed(keyring), Some(source)))
+}
+
+/// What the files of the keys hold when they have changed; never, without keys.
+async fn next_keys(keys: Option<&mut membership_io::KeySource>) -> Result<SourcedKeys> {
+    let Some(keys) = keys else { return std::future::pending().await };
+    keys.keys.changed().await.context("the thread that reads the keys is gone")?;
+    Ok(keys.keys.borrow_and_update().clone())
 }
 
 fn rules(args: &Args) -> Rules {
@@ -377,5 +516,12 @@ pub(crate) fn now() -> Instant {
 
 /// Chosen: a screen of lines; a move of thousands of addresses must not flood the log.
 const CHANGES_LOGGED: usize = 16;
+/// How long a speaker that ends waits for the acknowledgements of the members. Chosen: a quarter of the 2 s that MetalLB's
+/// manifest grants between SIGTERM and SIGKILL.
+const LONGEST_TELLING: Duration = Duration::from_millis(500);
+/// The kernel tells its interfaces within milliseconds; chosen with room for a machine under load.
+const LINKS_WITHIN: Duration = Duration::from_millis(500);
+/// A kubelet listens there; on a host without one the refusal shows as well that the host lives.
+const KUBELET_PORT: u16 = 10250;
 /// A farewell is repeated for 250 ms.
 const LONGEST_LEAVE: Duration = Duration::from_millis(400);

@@ -1,10 +1,10 @@
 //! What a speaker knows, as the JSON document `/state.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use garpike_controller_api::Problem;
-use garpike_election::{NodeName, NodeState, Selection, ServiceIp, Unowned};
+use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use serde::Serialize;
 
 use crate::pipeline::View;
@@ -24,6 +24,8 @@ pub struct State {
     pub members: Vec<MemberState>,
     /// Who owns each service IP; `null`: nobody, `addresses` says why.
     pub owners: BTreeMap<ServiceIp, Option<NodeName>>,
+    /// The service IPs of others that this node answers for while their owner's speaker is away.
+    pub stands_in_for: Vec<ServiceIp>,
     /// Each service IP that some Service holds.
     pub addresses: BTreeMap<ServiceIp, AddressState>,
     /// What is wrong with the manifests, a line each.
@@ -39,8 +41,12 @@ pub struct State {
 pub struct MemberState {
     /// Its name.
     pub name: NodeName,
-    /// What it says it is doing.
+    /// The state whose rank it has: while it is away, the one that it keeps.
     pub state: NodeState,
+    /// Whether its speaker runs.
+    pub presence: Presence,
+    /// What makes it a worse owner than others.
+    pub handicaps: BTreeSet<Handicap>,
     /// The interfaces on which it can announce; `null`: more than it lists.
     pub interfaces: Option<Vec<String>>,
 }
@@ -52,6 +58,8 @@ pub struct AddressState {
     pub services: Vec<String>,
     /// The eligible living nodes: the owner first, then its heirs.
     pub candidates: Vec<NodeName>,
+    /// Who answers in the owner's place while its speaker is away.
+    pub stand_in: Option<NodeName>,
     /// Why nobody owns it.
     pub unowned: Option<&'static str>,
     /// What would give it an owner.
@@ -74,6 +82,7 @@ impl State {
             let state = AddressState {
                 services: services.into_iter().flatten().map(ToString::to_string).collect(),
                 candidates: elected.ranked.clone(),
+                stand_in: elected.stand_in.clone(),
                 unowned: elected.unowned.map(Unowned::reason),
                 mend: elected.unowned.map(Unowned::mend),
             };
@@ -86,6 +95,7 @@ impl State {
             uptime_seconds: uptime.as_secs(),
             members: members.as_deref().map(member_states).unwrap_or_default(),
             owners: assignment.addresses.iter().map(|(ip, elected)| (*ip, elected.owner().cloned())).collect(),
+            stands_in_for: assignment.stood_in_by(node).map(|(ip, _)| ip).collect(),
             addresses: addresses.collect(),
             problems: problems.iter().map(ToString::to_string).collect(),
             membership,
@@ -98,6 +108,8 @@ fn member_states(members: &garpike_election::Members) -> Vec<MemberState> {
     let member_state = |(name, member): (&NodeName, &garpike_election::Member)| MemberState {
         name: name.clone(),
         state: member.state,
+        presence: member.presence,
+        handicaps: member.handicaps.clone(),
         interfaces: match &member.interfaces {
             Selection::All => None,
             Selection::Only(names) => Some(names.iter().map(ToString::to_string).collect()),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use garpike_election::{InterfaceName, NodeName, NodeState, Selection};
+use garpike_announcer::Surroundings;
+use garpike_election::{NodeName, NodeState, Selection};
 use hyper::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -29,7 +30,7 @@ pub(crate) struct Window {
     pub(crate) problems: watch::Receiver<Snapshot>,
     pub(crate) membership: watch::Receiver<garpike_membership::Status>,
     pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
-    pub(crate) announceable: watch::Receiver<Selection<InterfaceName>>,
+    pub(crate) surroundings: watch::Receiver<Surroundings>,
     pub(crate) prometheus: PrometheusHandle,
 }
 
@@ -58,11 +59,13 @@ impl Window {
         let member = view.members.as_ref().and_then(|members| members.nodes.get(&self.node));
         match member.map(|member| member.state) {
             None => return Some("the membership has not started".to_owned()),
-            Some(NodeState::Ready) => {}
-            Some(state) => return Some(format!("this node is {}", state.as_str())),
+            Some(NodeState::Ready | NodeState::HeldDown) => {}
+            Some(state @ (NodeState::Joining | NodeState::Draining | NodeState::Restarting)) => {
+                return Some(format!("this node is {}", state.as_str()));
+            }
         }
         let nowhere = Selection::Only([].into());
-        (*self.announceable.borrow() == nowhere).then(|| "no interface can announce".to_owned())
+        (self.surroundings.borrow().interfaces == nowhere).then(|| "no interface can announce".to_owned())
     }
 
     fn state(&self) -> Answer {

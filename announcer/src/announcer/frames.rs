@@ -1,6 +1,6 @@
 //! What comes in and what goes out: the responder, and the frames that it and the schedule send.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use garpike_election::{IfIndex, MacAddr, ServiceIp};
@@ -14,8 +14,8 @@ use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NaFlags, NeighborA
 pub struct Frame {
     /// On which interface.
     pub interface: IfIndex,
-    /// For which address.
-    pub ip: ServiceIp,
+    /// Which address it is about.
+    pub ip: IpAddr,
     /// What for.
     pub kind: FrameKind,
     /// From the Ethernet header on.
@@ -29,15 +29,19 @@ pub enum FrameKind {
     Reply,
     /// The address was gained.
     Announcement,
+    /// Somebody asked for an address whose owner is away.
+    StandIn,
+    /// A station is to say something.
+    Question,
 }
 
 impl Frame {
     pub(super) fn announcement(interface: IfIndex, port: &Port, ip: ServiceIp, shot: Shot) -> Self {
         let message = match shot {
             Shot::Arp(form, ip) => port.gratuitous(form, ip),
-            Shot::Advertisement(ip) => port.advertisement_to_all(ip),
+            Shot::Advertisement(ip) => Message::NeighborAdvertisement(port.advertisement(ip, port.mac)),
         };
-        Self { interface, ip, kind: FrameKind::Announcement, bytes: message.emit() }
+        Self { interface, ip: ip.addr(), kind: FrameKind::Announcement, bytes: message.emit() }
     }
 }
 
@@ -47,6 +51,8 @@ impl FrameKind {
         match self {
             Self::Reply => "reply",
             Self::Announcement => "announcement",
+            Self::StandIn => "stand_in",
+            Self::Question => "question",
         }
     }
 }
@@ -64,11 +70,13 @@ pub enum Unanswered {
     ForeignClaim,
     /// It is a reply, an advertisement or an announcement.
     NotAsked,
+    /// It is the answer of a station that was asked; see [`Event::StationAnswered`].
+    Station,
     /// It is addressed to another station.
     NotForUs,
-    /// It asks for an address that is not owned.
+    /// It asks for an address that is neither owned nor stood in for.
     NotOwned,
-    /// It asks for an owned address on an interface that may not announce it.
+    /// It asks for such an address on an interface that may not announce it, or does not reach its owner.
     NotHere,
     /// It asks for an answer to a link-layer address that no single station has.
     BadSender,
@@ -85,6 +93,7 @@ impl Unanswered {
             Self::OwnFrame => "own_frame",
             Self::ForeignClaim => "foreign_claim",
             Self::NotAsked => "not_asked",
+            Self::Station => "station",
             Self::NotForUs => "not_for_us",
             Self::NotOwned => "not_owned",
             Self::NotHere => "not_here",
@@ -109,29 +118,26 @@ impl Announcer {
         if self.is_foreign_claim(interface, &message, now) {
             return Err(Unanswered::ForeignClaim);
         }
-        let port = self.ports.get(&interface).ok_or(Unanswered::Interface)?;
-        let reply = match message {
-            Message::Arp(Arp { operation: ArpOperation::Reply, .. }) | Message::NeighborAdvertisement(_) => {
-                return Err(Unanswered::NotAsked);
-            }
-            Message::Arp(arp @ Arp { operation: ArpOperation::Request, .. }) => {
-                if arp.is_gratuitous() {
-                    return Err(Unanswered::NotAsked);
-                }
-                port.arp_reply(&arp)?
-            }
-            Message::NeighborSolicitation(solicitation) => port.advertisement_to(&solicitation)?,
-        };
-        let served = ServiceIp::new(message.target()).ok().and_then(|ip| Some((ip, self.served.get_mut(&ip)?)));
-        let (ip, served) = served.ok_or(Unanswered::NotOwned)?;
-        if !served.ports.contains(&interface) {
-            return Err(Unanswered::NotHere);
+        if !asks(&message) {
+            return Err(self.hear_statement(interface, &message, now));
         }
+        let port = self.ports.get(&interface).ok_or(Unanswered::Interface)?;
+        let ip = ServiceIp::new(message.target()).map_err(|_| Unanswered::NotOwned)?;
+        let (kind, mac, answers) = if let Some(served) = self.served.get_mut(&ip) {
+            let here = served.ports.contains(&interface).then_some(port.mac);
+            (FrameKind::Reply, here, &mut served.answers)
+        } else if let Some(stand_in) = self.standing_in.get_mut(&ip) {
+            (FrameKind::StandIn, stand_in.macs.get(&interface).copied(), &mut stand_in.answers)
+        } else {
+            return Err(Unanswered::NotOwned);
+        };
+        let reply = port.reply(&message, mac.ok_or(Unanswered::NotHere)?)?;
         if self.outbox.len() >= OUTBOX_DEPTH {
             return Err(Unanswered::Backlog);
         }
-        served.answers += 1;
-        self.outbox.push_back(Frame { interface, ip, kind: FrameKind::Reply, bytes: reply.emit() });
+        *answers += 1;
+        self.outbox.push_back(Frame { interface, ip: ip.addr(), kind, bytes: reply.emit() });
+        self.note_asker(interface, &message, now);
         Ok(())
     }
 
@@ -139,6 +145,7 @@ impl Announcer {
     fn is_foreign_claim(&mut self, interface: IfIndex, message: &Message, now: Instant) -> bool {
         let Some(claim) = message.claim().filter(|claim| !self.own_macs.contains(&claim.mac)) else { return false };
         let Ok(ip) = ServiceIp::new(claim.ip) else { return false };
+        // What is stood in for is not ours to defend: the owner and its heirs see to that.
         let Some(served) = self.served.get_mut(&ip).filter(|served| served.ports.contains(&interface)) else {
             return false;
         };
@@ -155,8 +162,16 @@ impl Announcer {
 }
 
 impl Port {
-    /// What would answer an ARP request, whether or not the address is owned.
-    fn arp_reply(&self, request: &Arp) -> Result<Message, Unanswered> {
+    /// What answers a request: that its target is at `mac`, which need not be this port's own.
+    fn reply(&self, request: &Message, mac: MacAddr) -> Result<Message, Unanswered> {
+        match request {
+            Message::Arp(request) => self.arp_reply(request, mac),
+            Message::NeighborSolicitation(solicitation) => self.advertisement_to(solicitation, mac),
+            Message::NeighborAdvertisement(_) => Err(Unanswered::NotAsked),
+        }
+    }
+
+    fn arp_reply(&self, request: &Arp, mac: MacAddr) -> Result<Message, Unanswered> {
         let destination = request.ethernet.destination;
         if destination != MacAddr::BROADCAST && destination != self.mac {
             return Err(Unanswered::NotForUs);
@@ -165,53 +180,48 @@ impl Port {
         Ok(Message::Arp(Arp {
             ethernet: Ethernet { destination: asker, source: self.mac },
             operation: ArpOperation::Reply,
-            sender_mac: self.mac,
+            sender_mac: mac,
             sender_ip: request.target_ip,
             target_mac: asker,
             target_ip: request.sender_ip,
         }))
     }
 
-    /// What would answer a neighbour solicitation, whether or not the address is owned.
-    fn advertisement_to(&self, solicitation: &NeighborSolicitation) -> Result<Message, Unanswered> {
+    fn advertisement_to(&self, solicitation: &NeighborSolicitation, mac: MacAddr) -> Result<Message, Unanswered> {
         let destination = solicitation.ethernet.destination;
         if !destination.is_multicast() && destination != self.mac {
             return Err(Unanswered::NotForUs);
         }
+        let mut advertisement = self.advertisement(solicitation.target, mac);
         if solicitation.source_ip.is_unspecified() {
             //= https://www.rfc-editor.org/rfc/rfc4861#section-7.2.4
             //# If the source of the solicitation is the unspecified address, the node MUST set the Solicited flag to
             //# zero and multicast the advertisement to the all-nodes address.
-            return Ok(self.advertisement_to_all(solicitation.target));
+            return Ok(Message::NeighborAdvertisement(advertisement));
         }
         //= https://www.rfc-editor.org/rfc/rfc4861#section-7.2.2
         //# [The source link-layer address option] MUST be included in multicast solicitations and SHOULD be included
         //# in unicast solicitations.
         let asker = single_station(solicitation.source_mac.unwrap_or(solicitation.ethernet.source))?;
-        let mut advertisement = self.advertisement(solicitation.target);
         advertisement.ethernet.destination = asker;
         advertisement.destination_ip = solicitation.source_ip;
         advertisement.flags.solicited = true;
         Ok(Message::NeighborAdvertisement(advertisement))
     }
 
-    fn advertisement_to_all(&self, target: Ipv6Addr) -> Message {
-        Message::NeighborAdvertisement(self.advertisement(target))
-    }
-
-    /// An unsolicited advertisement to all nodes.
+    /// An unsolicited advertisement to all nodes that `target` is at `mac`.
     ///
     /// It replaces what neighbours know (override), because there is one owner and it is here. The service IP is not
     /// the address of a router. The source is the interface's link-local address: RFC 4861 section 4.4 wants an address
     /// of the interface, and hosts and switches that guard neighbour discovery know that one. Without one (the kernel
     /// can be told not to make it) the target itself is the source; Linux takes both (measured).
-    fn advertisement(&self, target: Ipv6Addr) -> NeighborAdvertisement {
+    fn advertisement(&self, target: Ipv6Addr, mac: MacAddr) -> NeighborAdvertisement {
         NeighborAdvertisement {
             ethernet: Ethernet { destination: wire::multicast_mac(wire::ALL_NODES), source: self.mac },
             source_ip: self.link_local.unwrap_or(target),
             destination_ip: wire::ALL_NODES,
             target,
-            target_mac: Some(self.mac),
+            target_mac: Some(mac),
             flags: NaFlags { router: false, solicited: false, overrides: true },
         }
     }
@@ -231,6 +241,15 @@ impl Port {
             target_mac,
             target_ip: ip,
         })
+    }
+}
+
+/// Whether somebody wants to know where an address is.
+fn asks(message: &Message) -> bool {
+    match message {
+        Message::Arp(arp) => arp.operation == ArpOperation::Request && !arp.is_gratuitous(),
+        Message::NeighborSolicitation(_) => true,
+        Message::NeighborAdvertisement(_) => false,
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Status {
     pub interfaces: BTreeMap<InterfaceName, InterfaceStatus>,
     /// Every owned address.
     pub addresses: BTreeMap<ServiceIp, AddressStatus>,
+    /// Every address that is answered in place of its owner.
+    pub stood_in: BTreeMap<ServiceIp, StandInStatus>,
 }
 
 /// What is to be known of one interface.
@@ -40,8 +42,17 @@ pub struct AddressStatus {
     pub claimed_by: Option<MacAddr>,
 }
 
+/// What is to be known of one address whose owner is away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StandInStatus {
+    /// Where it is answered, and the Ethernet address of the owner that is told there.
+    pub interfaces: BTreeMap<InterfaceName, MacAddr>,
+    /// How many requests were answered.
+    pub answers: u64,
+}
+
 impl Announcer {
-    /// A picture of the state; its cost grows with the number of owned addresses.
+    /// A picture of the state; its cost grows with the number of addresses.
     pub fn status(&self) -> Status {
         let links = self.links.iter().flat_map(|links| links.links.values());
         let interfaces = links.map(|link| {
@@ -60,6 +71,12 @@ impl Announcer {
             };
             Some((*ip, status))
         });
-        Status { interfaces: interfaces.collect(), addresses: addresses.collect() }
+        let stood_in = self.stood_in.keys().filter_map(|ip| {
+            let stand_in = self.standing_in.get(ip)?;
+            let name = |index| self.ports.get(index).map(|port| port.name.clone());
+            let interfaces = stand_in.macs.iter().filter_map(|(index, mac)| Some((name(index)?, *mac))).collect();
+            Some((*ip, StandInStatus { interfaces, answers: stand_in.answers }))
+        });
+        Status { interfaces: interfaces.collect(), addresses: addresses.collect(), stood_in: stood_in.collect() }
     }
 }

@@ -1,6 +1,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
+use garpike_election::Wire;
+
 use super::*;
+use crate::stations::Gateways;
+use crate::surroundings::Surroundings;
 use crate::wire::{
     Arp, ArpOperation, Ethernet, Ignored, Message, NaFlags, NeighborAdvertisement, NeighborSolicitation,
 };
@@ -288,12 +292,12 @@ fn a_change_of_addresses_announces_nothing_but_ipv6_when_it_comes() {
 #[test]
 fn only_usable_interfaces_can_announce() {
     let mut rig = Rig::new();
-    assert_eq!(rig.core.announceable(), names(&["eth0", "eth1"]));
+    assert_eq!(rig.core.surroundings().interfaces, names(&["eth0", "eth1"]));
     rig.link(ETH1, |link| link.carrier = false);
-    assert_eq!(rig.core.announceable(), names(&["eth0"]));
+    assert_eq!(rig.core.surroundings().interfaces, names(&["eth0"]));
     rig.links(&[]);
-    assert_eq!(rig.core.announceable(), names(&[]));
-    assert_eq!(Announcer::new(Config::default()).announceable(), names(&[]));
+    assert_eq!(rig.core.surroundings().interfaces, names(&[]));
+    assert_eq!(Announcer::new(Config::default()).surroundings().interfaces, names(&[]));
 }
 
 #[test]
@@ -415,6 +419,283 @@ fn the_status_shows_interfaces_and_addresses() {
     assert_eq!(address.interfaces, ["eth0".parse().unwrap()]);
 }
 
+// --- Standing in
+
+#[test]
+fn a_stand_in_answers_arp_with_the_mac_of_the_owner_from_its_own() {
+    let mut rig = Rig::standing_in(&["192.168.10.1"]);
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    let frame = rig.core.poll_transmit().unwrap();
+    let golden = [
+        0x02, 0x77, 0, 0, 1, 1, // to the client
+        0x02, 0x77, 0, 0, 0, 1, // from this node
+        0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2, // ARP reply
+        0x02, 0x77, 0, 0, 0, 9, 192, 168, 10, 1, // the owner has the address
+        0x02, 0x77, 0, 0, 1, 1, 192, 168, 8, 200,
+    ];
+    assert_eq!((frame.kind, &*frame.bytes), (FrameKind::StandIn, &golden[..]));
+}
+
+#[test]
+fn a_stand_in_answers_solicitations_with_the_mac_of_the_owner_from_its_own() {
+    let mut rig = Rig::standing_in(&["fc00::1"]);
+    assert_eq!(rig.hear(ETH0, solicitation("fc00::200", "fc00::1")), Ok(()));
+    let frame = rig.core.poll_transmit().unwrap();
+    let golden = [
+        0x02, 0x77, 0, 0, 1, 1, // to the client
+        0x02, 0x77, 0, 0, 0, 1, // from this node
+        0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255, // IPv6
+        0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, // from this node
+        0xfc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, // to the client
+        136, 0, 0x1a, 0x90, 0x60, 0, 0, 0, // solicited, overrides
+        0xfc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // the address
+        2, 1, 0x02, 0x77, 0, 0, 0, 9, // is at the owner's
+    ];
+    assert_eq!((frame.kind, &*frame.bytes), (FrameKind::StandIn, &golden[..]));
+}
+
+#[test]
+fn a_stand_in_defends_against_probes_in_the_name_of_the_owner() {
+    let mut rig = Rig::standing_in(&["192.168.10.1", "fc00::1"]);
+    assert_eq!(rig.hear(ETH0, arp_request("0.0.0.0", "192.168.10.1")), Ok(()));
+    assert_eq!(rig.hear(ETH0, probe("fc00::1")), Ok(()));
+    let sent = rig.sent();
+    let claims: Vec<_> = sent.iter().map(|(_, message)| message.claim().unwrap().mac).collect();
+    let sources: Vec<_> = sent.iter().map(|(_, message)| message.ethernet().source).collect();
+    assert_eq!((claims, sources), (vec![OWNER, OWNER], vec![MAC0, MAC0]));
+}
+
+#[test]
+fn a_stand_in_announces_nothing_whatever_happens() {
+    let mut rig = Rig::standing_in(&["192.168.10.1", "fc00::1"]);
+    rig.link(ETH0, |link| link.carrier_ups += 1);
+    rig.core.reannounce(rig.now);
+    let mut own = arp("192.168.10.1", "192.168.10.1");
+    (own.ethernet.source, own.sender_mac) = (OWNER, OWNER);
+    assert_eq!(rig.hear(ETH0, Message::Arp(own)), Err(Unanswered::NotAsked));
+    assert_eq!((rig.run_for(200_000), rig.events()), (vec![], vec![]));
+}
+
+#[test]
+fn a_stand_in_is_silent_where_the_owner_is_not_and_after_its_return() {
+    let mut rig = Rig::standing_in(&["192.168.10.1"]);
+    assert_eq!(rig.hear(ETH1, arp_request("192.168.8.200", "192.168.10.1")), Err(Unanswered::NotHere));
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    rig.core.handle_stood_in(BTreeMap::new(), rig.now);
+    assert_eq!(rig.sent(), []);
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Err(Unanswered::NotOwned));
+}
+
+#[test]
+fn a_stand_in_that_becomes_the_owner_announces() {
+    let mut rig = Rig::standing_in(&["192.168.10.1"]);
+    rig.own(&["192.168.10.1"]);
+    rig.core.handle_stood_in(BTreeMap::new(), rig.now);
+    assert!(rig.sent().iter().any(|(_, message)| message.claim().unwrap().mac == MAC0));
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    let [(_, answer)] = rig.sent()[..] else { panic!("no answer") };
+    assert_eq!(answer.claim().unwrap().mac, MAC0);
+}
+
+#[test]
+fn groups_filter_and_status_cover_what_is_stood_in_for() {
+    let mut rig = Rig::standing_in(&["192.168.10.1", "fc00::1"]);
+    assert_eq!(rig.core.groups(), BTreeSet::from([(ETH0, wire::solicited_node(v6("fc00::1")))]));
+    let prefixes = rig.core.prefixes();
+    assert_eq!((prefixes.v4.len(), prefixes.v6.len()), (1, 1));
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    let status = rig.core.status();
+    let expected = StandInStatus { interfaces: BTreeMap::from([("eth0".parse().unwrap(), OWNER)]), answers: 1 };
+    assert_eq!(status.stood_in[&ip("192.168.10.1")], expected);
+}
+
+// --- Stations
+
+#[test]
+fn who_asked_is_asked_at_its_mac_from_the_address_of_its_net() {
+    let mut rig = Rig::owning(&["192.168.10.1", "fc00::1"]);
+    assert!(!rig.core.surroundings().stations);
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    assert_eq!(rig.hear(ETH0, solicitation("fc00::200", "fc00::1")), Ok(()));
+    assert!(rig.core.surroundings().stations);
+    rig.sent();
+
+    rig.core.ask_stations(rig.now);
+
+    let arp = Message::Arp(Arp {
+        ethernet: Ethernet { destination: CLIENT, source: MAC0 },
+        operation: ArpOperation::Request,
+        sender_mac: MAC0,
+        sender_ip: v4("192.168.8.11"),
+        target_mac: MacAddr::ZERO,
+        target_ip: v4("192.168.8.200"),
+    });
+    let nd = Message::NeighborSolicitation(NeighborSolicitation {
+        ethernet: Ethernet { destination: CLIENT, source: MAC0 },
+        source_ip: v6("fe80::10"),
+        destination_ip: v6("fc00::200"),
+        target: v6("fc00::200"),
+        source_mac: Some(MAC0),
+    });
+    assert_eq!(rig.sent(), [(ETH0, arp), (ETH0, nd)]);
+}
+
+#[test]
+fn a_station_of_another_net_is_asked_in_the_form_of_a_probe() {
+    let mut rig = Rig::owning(&["192.168.10.1"]);
+    assert_eq!(rig.hear(ETH0, arp_request("10.1.1.1", "192.168.10.1")), Ok(()));
+    rig.sent();
+    rig.core.ask_stations(rig.now);
+    let [(ETH0, Message::Arp(question))] = rig.sent()[..] else { panic!("no question") };
+    assert!(question.is_probe());
+    assert_eq!((question.target_ip, question.ethernet.destination), (v4("10.1.1.1"), CLIENT));
+}
+
+#[test]
+fn the_first_answer_of_a_station_to_this_node_is_told_once() {
+    let mut rig = Rig::owning(&["192.168.10.1"]);
+    assert_eq!(rig.hear(ETH0, answer(CLIENT, MAC0)), Err(Unanswered::NotAsked), "nobody was asked");
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    rig.core.ask_stations(rig.now);
+
+    assert_eq!(rig.hear(ETH0, answer(CLIENT, MAC1)), Err(Unanswered::NotAsked), "to somebody else");
+    assert_eq!(rig.hear(ETH0, answer(CLIENT, MAC0)), Err(Unanswered::Station));
+    assert_eq!(rig.hear(ETH0, answer(CLIENT, MAC0)), Err(Unanswered::NotAsked), "again");
+    let told = Event::StationAnswered { interface: "eth0".parse().unwrap(), mac: CLIENT };
+    assert_eq!(rig.events(), [told]);
+}
+
+#[test]
+fn what_a_member_says_is_no_answer_of_a_station() {
+    let mut rig = Rig::owning(&["192.168.10.1"]);
+    assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
+    rig.core.ask_stations(rig.now);
+    rig.core.handle_members(BTreeSet::from([STRANGER]));
+    assert_eq!(rig.hear(ETH0, answer(STRANGER, MAC0)), Err(Unanswered::NotAsked));
+    assert_eq!(rig.events(), []);
+    assert_eq!(rig.hear(ETH0, answer(CLIENT, MAC0)), Err(Unanswered::Station));
+
+    rig.core.handle_members(BTreeSet::from([CLIENT]));
+    rig.sent();
+    rig.core.ask_stations(rig.now);
+    assert_eq!((rig.sent(), rig.core.surroundings().stations), (vec![], false));
+}
+
+#[test]
+fn gateways_are_asked_at_once_and_every_30_s_until_there_is_none() {
+    let mut rig = Rig::new();
+    let gateway = BTreeMap::from([(v4("192.168.8.1").into(), None)]);
+    rig.core.handle_gateways(&Gateways { gateways: BTreeMap::from([(ETH0, gateway)]) }, rig.now);
+    let asked = rig.run_for(70_000);
+    assert_eq!(asked.iter().map(|(at, _, _)| *at).collect::<Vec<_>>(), [0, 30_000, 60_000]);
+    assert!(
+        asked.iter().all(|(_, interface, message)| {
+            *interface == ETH0 && message.ethernet().destination == MacAddr::BROADCAST
+        })
+    );
+    rig.core.handle_gateways(&Gateways::default(), rig.now);
+    assert_eq!(rig.run_for(70_000), []);
+}
+
+#[test]
+fn a_gateway_that_was_known_is_silent_after_three_questions_a_second_apart() {
+    let (mut rig, gateway) = (Rig::new(), MacAddr([2, 0, 0, 0, 0, 0xfe]));
+    let gateways = BTreeMap::from([(v4("192.168.8.1").into(), None)]);
+    rig.core.handle_gateways(&Gateways { gateways: BTreeMap::from([(ETH0, gateways)]) }, rig.now);
+    assert_eq!(rig.run_for(40_000).len(), 2, "one that was never heard is not asked more often");
+    assert!(!rig.core.surroundings().gateway_silent);
+    let answered = |rig: &mut Rig| rig.hear(ETH0, gateway_answer(gateway));
+
+    assert_eq!(answered(&mut rig), Err(Unanswered::NotAsked), "late, and still an answer");
+    rig.run_for(22_900);
+    assert!(!rig.core.surroundings().gateway_silent);
+    rig.run_for(300);
+    assert!(rig.core.surroundings().gateway_silent, "asked at 60 s, and missed at 61, 62 and 63 s");
+    let asked = rig.run_for(700_000);
+    assert!(asked.len() > 690, "every second: {}", asked.len());
+    assert!(rig.core.surroundings().gateway_silent, "though it is forgotten as a station by now");
+
+    assert_eq!(answered(&mut rig), Err(Unanswered::Station));
+    assert!(!rig.core.surroundings().gateway_silent);
+    rig.run_for(40_000);
+    assert!(rig.core.surroundings().gateway_silent);
+    rig.core.handle_gateways(&Gateways::default(), rig.now);
+    assert!(!rig.core.surroundings().gateway_silent, "it is none any more");
+}
+
+#[test]
+fn a_gateway_that_answers_every_second_question_is_not_silent() {
+    let (mut rig, gateway) = (Rig::new(), MacAddr([2, 0, 0, 0, 0, 0xfe]));
+    let gateways = BTreeMap::from([(v4("192.168.8.1").into(), None)]);
+    rig.core.handle_gateways(&Gateways { gateways: BTreeMap::from([(ETH0, gateways)]) }, rig.now);
+    for _ in 0..200 {
+        let _ = rig.hear(ETH0, gateway_answer(gateway));
+        rig.run_for(2000);
+        assert!(!rig.core.surroundings().gateway_silent);
+    }
+}
+
+#[test]
+fn gateways_that_are_known_before_their_interface_are_asked_when_it_comes() {
+    let mut rig = Rig::new();
+    let snapshot = rig.snapshot.clone();
+    rig.links(&[]);
+    let gateway = BTreeMap::from([(v4("192.168.8.1").into(), Some(STRANGER))]);
+    rig.core.handle_gateways(&Gateways { gateways: BTreeMap::from([(ETH0, gateway)]) }, rig.now);
+    assert_eq!(rig.run_for(1000), []);
+
+    rig.core.handle_links(snapshot, rig.now);
+
+    let [(ETH0, question)] = rig.sent()[..] else { panic!("no question") };
+    assert_eq!((question.target(), question.ethernet().destination), (v4("192.168.8.1").into(), STRANGER));
+}
+
+#[test]
+fn the_surroundings_show_each_wire_and_lose_it_with_the_carrier() {
+    let mut rig = Rig::new();
+    let surroundings = rig.core.surroundings();
+    let wire = |mac, nets: &[&str]| Wire { mac, nets: nets.iter().map(|net| net.parse().unwrap()).collect() };
+    let eth0 = ("eth0".parse().unwrap(), wire(MAC0, &["192.168.8.11/22"]));
+    assert_eq!(surroundings.wires, BTreeMap::from([eth0.clone(), ("eth1".parse().unwrap(), wire(MAC1, &[]))]));
+    rig.link(ETH1, |link| link.carrier = false);
+    assert_eq!(rig.core.surroundings().wires, BTreeMap::from([eth0]));
+    rig.link(ETH0, |link| link.carrier = false);
+    assert_eq!(rig.core.surroundings(), Surroundings::default());
+}
+
+// --- Datagrams of the membership
+
+#[test]
+fn a_datagram_to_this_station_is_taken_with_its_sender() {
+    let rig = Rig::new();
+    let frame = datagram(CLIENT, MAC1);
+    let taken = rig.core.unwrap_datagram(ETH1, &frame).unwrap();
+    assert_eq!(taken, Datagram { interface: "eth1".parse().unwrap(), mac: CLIENT, payload: vec![0x47, 0, 0] });
+
+    assert_eq!(rig.core.unwrap_datagram(ETH0, &frame), Err(Undelivered::NotForUs));
+    assert_eq!(rig.core.unwrap_datagram(IfIndex(77), &frame), Err(Undelivered::Interface));
+    assert_eq!(rig.core.unwrap_datagram(ETH1, &datagram(MAC0, MAC1)), Err(Undelivered::OwnFrame));
+    let to_all = rig.core.unwrap_datagram(ETH1, &datagram(CLIENT, MacAddr::BROADCAST));
+    assert_eq!(to_all, Err(Undelivered::Unusable(Ignored::Addressing)));
+    assert_eq!(to_all.unwrap_err().reason(), "addressing");
+}
+
+#[test]
+fn a_datagram_is_sent_from_the_interface_that_it_names() {
+    let rig = Rig::new();
+    let to = |interface: &str, mac, len| {
+        rig.core.wrap_datagram(&Datagram { interface: interface.parse().unwrap(), mac, payload: vec![7; len] })
+    };
+    let (interface, frame) = to("eth1", CLIENT, 100).unwrap();
+    assert_eq!(interface, ETH1);
+    let ethernet = Ethernet { destination: CLIENT, source: MAC1 };
+    assert_eq!(wire::unwrap_datagram(&frame), Ok((ethernet, &[7; 100][..])));
+
+    assert_eq!(to("eth9", CLIENT, 100), Err(Undelivered::Interface));
+    assert_eq!(to("eth1", MacAddr::BROADCAST, 100), Err(Undelivered::BadReceiver));
+    assert_eq!(to("eth1", CLIENT, wire::MAX_DATAGRAM_LEN + 1), Err(Undelivered::TooLong));
+}
+
 /// A core with two interfaces, in virtual time.
 struct Rig {
     core: Announcer,
@@ -436,6 +717,14 @@ impl Rig {
         let mut rig = Self::new();
         rig.own(ips);
         rig.run_for(10_000);
+        rig
+    }
+
+    /// Stands in for a node that it meets on eth0 alone.
+    fn standing_in(ips: &[&str]) -> Self {
+        let mut rig = Self::new();
+        let macs = BTreeMap::from([("eth0".parse().unwrap(), OWNER)]);
+        rig.core.handle_stood_in(ips.iter().map(|text| (ip(text), macs.clone())).collect(), rig.now);
         rig
     }
 
@@ -489,6 +778,7 @@ const ETH1: IfIndex = IfIndex(3);
 const MAC0: MacAddr = MacAddr([0x02, 0x77, 0, 0, 0, 1]);
 const MAC1: MacAddr = MacAddr([0x02, 0x77, 0, 0, 0, 2]);
 const CLIENT: MacAddr = MacAddr([0x02, 0x77, 0, 0, 1, 1]);
+const OWNER: MacAddr = MacAddr([0x02, 0x77, 0, 0, 0, 9]);
 const STRANGER: MacAddr = MacAddr([0x02, 0x77, 0, 0, 1, 2]);
 
 #[expect(clippy::disallowed_methods, reason = "virtual time needs one real instant to start from")]
@@ -545,6 +835,27 @@ fn arp(sender: &str, target: &str) -> Arp {
 
 fn arp_request(sender: &str, target: &str) -> Message {
     Message::Arp(arp(sender, target))
+}
+
+/// That the client's address is at `source`, said to `destination`.
+fn answer(source: MacAddr, destination: MacAddr) -> Message {
+    Message::Arp(Arp {
+        ethernet: Ethernet { destination, source },
+        operation: ArpOperation::Reply,
+        sender_mac: source,
+        sender_ip: v4("192.168.8.200"),
+        target_mac: destination,
+        target_ip: v4("192.168.8.11"),
+    })
+}
+
+fn gateway_answer(gateway: MacAddr) -> Message {
+    let Message::Arp(answer) = answer(gateway, MAC0) else { unreachable!("an answer is ARP") };
+    Message::Arp(Arp { sender_ip: v4("192.168.8.1"), ..answer })
+}
+
+fn datagram(source: MacAddr, destination: MacAddr) -> Vec<u8> {
+    wire::wrap_datagram(Ethernet { destination, source }, &[0x47, 0, 0]).unwrap()
 }
 
 fn solicitation(source: &str, target: &str) -> Message {

@@ -21,7 +21,38 @@ fn neighbour_discovery_passes_by_target_and_by_source() {
     assert_eq!(run(&filter.ndp, &solicitation("fc00::1", "fc00::9"), FOR_US), Verdict::Pass);
     assert_eq!(run(&filter.ndp, &advertisement("fe80::9", "fc00::2"), FOR_US), Verdict::Pass);
     assert_eq!(run(&filter.ndp, &solicitation("fc00::9", "fc00::3"), FOR_US), Verdict::Drop);
-    assert_eq!(run(&filter.ndp, &advertisement("fe80::9", "fd00::1"), FOR_US), Verdict::Drop);
+    assert_eq!(run(&filter.ndp, &advertisement("fe80::9", "fd00::1"), MULTICAST), Verdict::Drop);
+}
+
+#[test]
+fn answers_to_this_station_pass_whatever_they_are_about() {
+    let filter = filter();
+    let mut reply = arp("10.9.9.9", "10.9.9.8");
+    assert_eq!(run(&filter.arp, &reply, FOR_US), Verdict::Drop, "a request");
+    reply[21] = 2;
+    let answer = advertisement("fe80::9", "fd00::1");
+    for (packet_type, expected) in [(HOST, Verdict::Pass), (1, Verdict::Drop), (2, Verdict::Drop), (3, Verdict::Drop)] {
+        let context = Context { packet_type, ..FOR_US };
+        assert_eq!(run(&filter.arp, &reply, context), expected, "{packet_type}");
+        assert_eq!(run(&filter.ndp, &answer, context), expected, "{packet_type}");
+    }
+    assert_eq!(run(&filter.ndp, &solicitation("fe80::9", "fd00::1"), FOR_US), Verdict::Drop, "a solicitation");
+}
+
+#[test]
+fn datagrams_pass_to_this_station_alone() {
+    let filter = filter();
+    let ethernet = Ethernet { destination: MAC, source: MAC };
+    let frame = wire::wrap_datagram(ethernet, b"sealed").unwrap();
+    for (packet_type, expected) in
+        [(HOST, Verdict::Pass), (1, Verdict::Drop), (2, Verdict::Drop), (OTHER_HOST, Verdict::Drop)]
+    {
+        assert_eq!(run(&filter.datagrams, &frame, Context { packet_type, ..FOR_US }), expected, "{packet_type}");
+    }
+    let tagged = Context { vlan_tag_present: 1, ..FOR_US };
+    assert_eq!(run(&filter.datagrams, &frame, tagged), Verdict::Drop);
+    assert_eq!(run(&filter.datagrams, &arp("10.9.9.9", "192.168.10.1"), FOR_US), Verdict::Drop);
+    assert_eq!(run(&filter.arp, &frame, FOR_US), Verdict::Drop);
 }
 
 #[test]
@@ -76,7 +107,7 @@ fn short_frames_are_dropped() {
 }
 
 #[test]
-fn nothing_passes_without_addresses() {
+fn no_question_passes_without_addresses() {
     let filter = Filter::new(&Prefixes::default());
     assert_eq!(run(&filter.arp, &arp("10.9.9.9", "0.0.0.0"), FOR_US), Verdict::Drop);
     assert_eq!(run(&filter.ndp, &solicitation("fc00::9", "fc00::1"), FOR_US), Verdict::Drop);
@@ -142,6 +173,7 @@ struct Context {
 }
 
 const FOR_US: Context = Context { packet_type: 0, vlan_tag_present: 0 };
+const MULTICAST: Context = Context { packet_type: 2, vlan_tag_present: 0 };
 const MAX: u32 = 64;
 
 /// Runs a program as the kernel does: a load beyond the frame drops it.

@@ -26,29 +26,38 @@ use crate::metrics;
 
 /// Keeps `links` up to date; ends when nobody listens any more. The first snapshot comes at once.
 pub async fn watch_links(links: watch::Sender<Option<LinkSet>>) {
+    keep_following(&links, "interfaces", || follow(&links)).await;
+}
+
+/// Runs `follow` again and again, until nobody listens to `sender` any more.
+pub(super) async fn keep_following<T, F: Future<Output = FollowError>>(
+    sender: &watch::Sender<T>,
+    what: &'static str,
+    follow: impl Fn() -> F,
+) {
     let mut patience = RECONNECT_MIN;
-    while !links.is_closed() {
+    while !sender.is_closed() {
         let before = Instant::now();
         let error = tokio::select! {
-            () = links.closed() => return,
-            error = follow(&links) => error,
+            () = sender.closed() => return,
+            error = follow() => error,
         };
         metrics::socket_error("netlink");
-        warn!(%error, "lost sight of the interfaces; trying again");
+        warn!(%error, "lost sight of the {what}; trying again");
         patience = if before.elapsed() > RECONNECT_MAX { RECONNECT_MIN } else { (patience * 2).min(RECONNECT_MAX) };
         tokio::select! {
-            () = links.closed() => return,
+            () = sender.closed() => return,
             () = sleep(patience) => {}
         }
     }
 }
 
-/// Why the monitor had to begin again.
+/// Why a monitor had to begin again.
 #[derive(Debug, Error)]
-enum FollowError {
+pub(super) enum FollowError {
     #[error("cannot open a netlink socket: {0}")]
     Open(std::io::Error),
-    #[error("cannot read interfaces and addresses: {0}")]
+    #[error("cannot read from the kernel: {0}")]
     Read(rtnetlink::Error),
     #[error("the netlink connection ended")]
     Ended,
@@ -185,7 +194,7 @@ fn net(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// Chosen: the burst of events of an interface that comes up is over within it, and it is short beside a failover.
-const DEBOUNCE: Duration = Duration::from_millis(50);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Chosen: a failure that lasts must not fill the log, one that passes must not cost a failover.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);

@@ -1,16 +1,21 @@
 //! Packet sockets (`AF_PACKET`), bound to one interface; the only unsafe code of the workspace.
 //!
 //! A socket is opened deaf, gets its filter, and is bound then, so nothing unfiltered is ever queued. It hands out only
-//! frames of the interface that it is bound to: a parent interface also hears its macvlan and VLAN children.
+//! frames of the interface that it is bound to: a parent interface also hears its macvlan and VLAN children. Each comes
+//! with the time at which the kernel got it.
 
-#![expect(unsafe_code, reason = "socket2 and libc offer no safe way to packet addresses, options and control messages")]
+#![expect(unsafe_code, reason = "socket2 and libc offer no safe way to packet addresses and options")]
 
-use std::io;
-use std::mem;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use garpike_election::IfIndex;
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessageOwned, LinkAddr, MsgFlags, RecvMsg, SetSockOpt as _, recvmsg, sockopt::ReceiveTimestampns,
+};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
@@ -25,6 +30,15 @@ pub struct PacketSocket {
     interface: IfIndex,
 }
 
+/// A frame that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// From the Ethernet header on, cut off at the length of the buffer.
+    pub frame: &'a [u8],
+    /// When the kernel got it, by the wall clock as it was then.
+    pub came: Option<SystemTime>,
+}
+
 /// Which frames a socket gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtherType {
@@ -32,28 +46,8 @@ pub enum EtherType {
     Arp,
     /// IPv6.
     Ipv6,
-    /// All, those that this host sends included.
-    All,
-}
-
-/// A frame that a socket received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received<'a> {
-    /// From the Ethernet header on; cut off at the length of the caller's buffer.
-    pub frame: &'a [u8],
-    /// Whether this host sent it.
-    pub direction: Direction,
-    /// When the kernel saw it; only taps ask for it.
-    pub at: Option<SystemTime>,
-}
-
-/// Where a frame comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Another station.
-    Incoming,
-    /// This host.
-    Outgoing,
+    /// Datagrams of the membership.
+    Datagram,
 }
 
 impl PacketSocket {
@@ -78,23 +72,8 @@ impl PacketSocket {
         socket.set_filter(filter).map_err(failed)?;
         // Kernels before 4.20 do not know it; the filter drops our own frames as well.
         let _ = socket.set_option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
+        ReceiveTimestampns.set(&socket.socket, &true).map_err(|errno| failed(errno.into()))?;
         socket.bind(ether_type)?;
-        Ok(socket)
-    }
-
-    /// Opens a socket that sees every frame of the interface in both directions, with the kernel's time stamps, and
-    /// blocks until `patience` has passed.
-    ///
-    /// # Errors
-    ///
-    /// As [`PacketSocket::open`].
-    pub fn tap(interface: IfIndex, patience: Duration) -> Result<Self, OpenSocketError> {
-        let failed = |source| OpenSocketError::Kernel { interface, source };
-        let socket = Self { socket: deaf(interface)?, interface };
-        socket.set_option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS).map_err(failed)?;
-        socket.socket.set_recv_buffer_size(TAP_BUFFER_BYTES).map_err(failed)?;
-        socket.socket.set_read_timeout(Some(patience)).map_err(failed)?;
-        socket.bind(EtherType::All)?;
         Ok(socket)
     }
 
@@ -137,32 +116,20 @@ impl PacketSocket {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is none (for a tap: in time), `ENETDOWN` once when the interface went down.
+    /// `WouldBlock` when there is none, `ENETDOWN` once when the interface went down.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
-        let mut control = Control([0; CONTROL_LEN]);
-        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        // SAFETY: `msghdr` is plain data for which all zeros are valid: no buffers, no flags.
-        let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        let mut sender = link_layer(0, IfIndex(0));
-        header.msg_name = (&raw mut sender).cast();
-        header.msg_namelen = LINK_LAYER_LEN;
-        header.msg_iov = &raw mut part;
-        header.msg_iovlen = 1;
-        header.msg_control = (&raw mut control).cast();
-        header.msg_controllen = size_of::<Control>() as _;
-        // SAFETY: every pointer in `header` is to a live, exclusively borrowed buffer of the length stated beside it.
-        let len = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, 0) };
-        let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-        let of_ours = u32::try_from(sender.sll_ifindex) == Ok(self.interface.0);
-        let Some(frame) = buffer.get(..len).filter(|_| of_ours) else { return Ok(None) };
-        let direction =
-            if sender.sll_pkttype == libc::PACKET_OUTGOING { Direction::Outgoing } else { Direction::Incoming };
-        Ok(Some(Received { frame, direction, at: timestamp(&header) }))
+        let mut control = cmsg_space!(TimeSpec);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received =
+            recvmsg::<LinkAddr>(self.as_raw_fd(), &mut parts, Some(control.as_mut_slice()), MsgFlags::empty())?;
+        let of_ours = received.address.map(|sender| sender.ifindex()) == usize::try_from(self.interface.0).ok();
+        let (len, came) = (received.bytes, came(&received));
+        Ok(buffer.get(..len).filter(|_| of_ours).map(|frame| Received { frame, came }))
     }
 
     fn set_option(&self, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
         let on: libc::c_int = 1;
-        // SAFETY: the value is a live integer of the length stated; both options take one.
+        // SAFETY: the value is a live integer of the length stated; the option takes one.
         let result = unsafe { libc::setsockopt(self.as_raw_fd(), level, option, (&raw const on).cast(), INT_LEN) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
@@ -171,7 +138,7 @@ impl PacketSocket {
         let protocol = match ether_type {
             EtherType::Arp => libc::ETH_P_ARP,
             EtherType::Ipv6 => libc::ETH_P_IPV6,
-            EtherType::All => libc::ETH_P_ALL,
+            EtherType::Datagram => libc::ETH_P_802_EX1,
         };
         let interface = self.interface;
         let protocol = u16::try_from(protocol).expect("an EtherType has 16 bits");
@@ -227,6 +194,14 @@ pub enum OpenSocketError {
     },
 }
 
+fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
+    let time = received
+        .cmsgs()
+        .ok()?
+        .find_map(|message| if let ControlMessageOwned::ScmTimestampns(time) = message { Some(time) } else { None })?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from(time))
+}
+
 /// A packet socket with protocol 0, which receives nothing until it is bound.
 fn deaf(interface: IfIndex) -> Result<Socket, OpenSocketError> {
     Socket::new(Domain::PACKET, Type::RAW, None).map_err(|source| {
@@ -250,35 +225,10 @@ fn link_layer(protocol: u16, interface: IfIndex) -> libc::sockaddr_ll {
     }
 }
 
-/// The time stamp among the control messages that `recvmsg` filled in.
-fn timestamp(header: &libc::msghdr) -> Option<SystemTime> {
-    // SAFETY: `recvmsg` set `msg_control` and `msg_controllen` to the control messages that it wrote.
-    let first = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: null, or a control message that the kernel wrote, aligned as `Control` is.
-    let message = unsafe { first.as_ref() }?;
-    if message.cmsg_level != libc::SOL_SOCKET || message.cmsg_type != libc::SCM_TIMESTAMPNS {
-        return None;
-    }
-    // SAFETY: `first` is the valid pointer behind `message`.
-    let data = unsafe { libc::CMSG_DATA(first) };
-    // SAFETY: a message of this level and type carries one `timespec`.
-    let time = unsafe { data.cast::<libc::timespec>().read_unaligned() };
-    let whole = Duration::from_secs(u64::try_from(time.tv_sec).ok()?);
-    Some(SystemTime::UNIX_EPOCH + whole + Duration::from_nanos(u64::try_from(time.tv_nsec).ok()?))
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "used for types of a few bytes, when compiling")]
 const fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-/// A buffer for control messages, aligned as `cmsghdr`.
-#[repr(C, align(8))]
-struct Control([u8; CONTROL_LEN]);
-
-/// One time stamp: 16 bytes of header and 16 of `timespec`, and as much in reserve.
-const CONTROL_LEN: usize = 64;
 const LINK_LAYER_LEN: libc::socklen_t = socklen::<libc::sockaddr_ll>();
 const INT_LEN: libc::socklen_t = socklen::<libc::c_int>();
-/// Chosen: some thousand frames, so that a reader that is late for 100 ms loses none.
-const TAP_BUFFER_BYTES: usize = 4 << 20;

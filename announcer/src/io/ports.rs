@@ -1,16 +1,17 @@
-//! The two sockets of each interface that can announce: one hears ARP, the other neighbour discovery.
+//! The sockets of each interface that can announce: for ARP, neighbour discovery, and datagrams of the membership.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use garpike_election::IfIndex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use super::packet_socket::{EtherType, OpenSocketError, PacketSocket};
+use super::packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
 use crate::announcer::Frame;
 use crate::filter::Filter;
 use crate::metrics;
@@ -28,19 +29,23 @@ pub(super) struct Ports {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) interface: IfIndex,
-    family: Family,
+    pub(super) channel: Channel,
 }
 
+/// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    V4,
-    V6,
+pub(super) enum Channel {
+    Arp,
+    Ndp,
+    Datagrams,
 }
 
 /// What a socket had to give.
 #[derive(Debug)]
 pub(super) enum Reception<'a> {
     Frame(&'a [u8]),
+    /// A frame that has waited for so long that this process must have been held up: what it asks for may be another's.
+    Stale,
     /// A frame that is not this interface's own.
     OtherInterface,
     Empty,
@@ -48,7 +53,7 @@ pub(super) enum Reception<'a> {
 
 impl Ports {
     pub(super) fn new(filter: Filter) -> Self {
-        Self { sockets: BTreeMap::new(), filter, last: Key { interface: IfIndex(0), family: Family::V4 } }
+        Self { sockets: BTreeMap::new(), filter, last: Key { interface: IfIndex(0), channel: Channel::Arp } }
     }
 
     /// Closes the sockets of all other interfaces and opens those that are missing; gives the interfaces where that
@@ -57,8 +62,8 @@ impl Ports {
         self.sockets.retain(|key, _| wanted.contains(&key.interface));
         let mut failed = BTreeSet::new();
         for &interface in wanted {
-            for family in [Family::V4, Family::V6] {
-                let key = Key { interface, family };
+            for channel in [Channel::Arp, Channel::Ndp, Channel::Datagrams] {
+                let key = Key { interface, channel };
                 if self.sockets.contains_key(&key) {
                     continue;
                 }
@@ -83,7 +88,7 @@ impl Ports {
             return;
         }
         for (key, socket) in &self.sockets {
-            if let Err(error) = socket.get_ref().set_filter(program(&filter, key.family)) {
+            if let Err(error) = socket.get_ref().set_filter(program(&filter, key.channel)) {
                 metrics::socket_error("filter");
                 warn!(interface = %key.interface, %error, "the kernel refuses the packet filter");
             }
@@ -93,9 +98,17 @@ impl Ports {
 
     /// Sends a frame on its interface.
     pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
-        let family = if frame.ip.v4().is_some() { Family::V4 } else { Family::V6 };
-        let key = Key { interface: frame.interface, family };
-        self.sockets.get(&key).ok_or(io::ErrorKind::NotConnected)?.get_ref().send(&frame.bytes)
+        let channel = if frame.ip.is_ipv4() { Channel::Arp } else { Channel::Ndp };
+        self.send_by(Key { interface: frame.interface, channel }, &frame.bytes)
+    }
+
+    /// Sends a frame that carries a datagram.
+    pub(super) fn send_datagram(&self, interface: IfIndex, frame: &[u8]) -> io::Result<()> {
+        self.send_by(Key { interface, channel: Channel::Datagrams }, frame)
+    }
+
+    fn send_by(&self, key: Key, bytes: &[u8]) -> io::Result<()> {
+        self.sockets.get(&key).ok_or(io::ErrorKind::NotConnected)?.get_ref().send(bytes)
     }
 
     /// The next socket that may have frames; the sockets take turns.
@@ -110,11 +123,12 @@ impl Ports {
         Poll::Pending
     }
 
-    /// Takes a frame from a socket.
-    pub(super) fn receive<'a>(&self, key: Key, buffer: &'a mut [u8]) -> io::Result<Reception<'a>> {
+    /// Takes a frame from a socket, when the wall clock says `now`.
+    pub(super) fn receive<'a>(&self, key: Key, buffer: &'a mut [u8], now: SystemTime) -> io::Result<Reception<'a>> {
         let Some(socket) = self.sockets.get(&key) else { return Ok(Reception::Empty) };
         match socket.try_io(Interest::READABLE, |socket| socket.receive(buffer)) {
-            Ok(Some(received)) => Ok(Reception::Frame(received.frame)),
+            Ok(Some(Received { came, .. })) if is_stale(came, now) => Ok(Reception::Stale),
+            Ok(Some(Received { frame, .. })) => Ok(Reception::Frame(frame)),
             Ok(None) => Ok(Reception::OtherInterface),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Reception::Empty),
             Err(error) => Err(error),
@@ -124,17 +138,53 @@ impl Ports {
 
 fn open(key: Key, filter: &Filter) -> Result<AsyncFd<PacketSocket>, OpenSocketError> {
     let interface = key.interface;
-    let ether_type = match key.family {
-        Family::V4 => EtherType::Arp,
-        Family::V6 => EtherType::Ipv6,
+    let ether_type = match key.channel {
+        Channel::Arp => EtherType::Arp,
+        Channel::Ndp => EtherType::Ipv6,
+        Channel::Datagrams => EtherType::Datagram,
     };
-    let socket = PacketSocket::open(interface, ether_type, program(filter, key.family))?;
+    let socket = PacketSocket::open(interface, ether_type, program(filter, key.channel))?;
     socket.into_async().map_err(|source| OpenSocketError::Kernel { interface, source })
 }
 
-fn program(filter: &Filter, family: Family) -> &[crate::filter::Instruction] {
-    match family {
-        Family::V4 => &filter.arp,
-        Family::V6 => &filter.ndp,
+/// Whether a frame that came at a time of the wall clock is too old to be looked at.
+///
+/// The clock may be set meanwhile. Set back, a frame seems to come from the future: it is taken for fresh. Set forward,
+/// those that wait at that moment seem old and are lost, as the wire might have lost them; the next ones are stamped by the
+/// new time, so nothing is dropped for longer.
+fn is_stale(came: Option<SystemTime>, now: SystemTime) -> bool {
+    came.and_then(|came| now.duration_since(came).ok()).is_some_and(|age| age > STALE_AFTER)
+}
+
+/// A speaker that was held up for this long may have lost its addresses meanwhile: chosen, below the 140 ms after which
+/// others look for it.
+const STALE_AFTER: Duration = Duration::from_millis(100);
+
+fn program(filter: &Filter, channel: Channel) -> &[crate::filter::Instruction] {
+    match channel {
+        Channel::Arp => &filter.arp,
+        Channel::Ndp => &filter.ndp,
+        Channel::Datagrams => &filter.datagrams,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_stale_after_100_ms_whatever_was_done_to_the_clock() {
+        let came = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let hour = Duration::from_secs(3600);
+        for (now, stale, what) in [
+            (came, false, "at once"),
+            (came + STALE_AFTER, false, "just in time"),
+            (came + STALE_AFTER + Duration::from_nanos(1), true, "too late"),
+            (came + hour, true, "the clock was set forward, or the machine slept"),
+            (came - hour, false, "the clock was set back"),
+        ] {
+            assert_eq!(is_stale(Some(came), now), stale, "{what}");
+        }
+        assert!(!is_stale(None, came), "a kernel that tells no time");
     }
 }

@@ -1,35 +1,40 @@
 //! The task that owns the core and its sockets.
 //!
 //! ```text
-//! watch: owned addresses ─┐                      ┌─► sockets: frames
-//! mpsc:  commands         ├─► Task { Announcer } ├─► mpsc:  events
-//! watch: link snapshots  ─┤                      ├─► watch: status
-//! sockets: frames        ─┘                      └─► watch: interfaces that can announce
+//! watch: duties          ─┐                      ┌─► sockets: frames
+//! mpsc:  commands        ─┤                      ├─► mpsc:  events
+//! mpsc:  datagrams       ─┼─► Task { Announcer } ┼─► mpsc:  what was heard for the membership
+//! watch: links, gateways ─┤                      ├─► watch: status
+//! sockets: frames        ─┘                      └─► watch: surroundings
 //! ```
 //!
 //! It never waits for anybody but in its one `select!`: what cannot be sent or told at once is retried or counted. It
 //! may be dropped at any point; the node is then silent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use garpike_election::{IfIndex, InterfaceName, Selection, ServiceIp};
+use garpike_election::IfIndex;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
+use super::gateways::watch_gateways;
 use super::groups::{Groups, Progress};
 use super::netlink::watch_links;
 use super::packet_socket::{OpenSocketError, PacketSocket};
-use super::ports::{Key, Ports, Reception};
-use crate::announcer::{Announcer, Config, Event, Frame, FrameKind, Status};
+use super::ports::{Channel, Key, Ports, Reception};
+use crate::announcer::{Announcer, Config, Datagram, Event, Frame, FrameKind, Status};
+use crate::duties::Duties;
 use crate::filter::Filter;
 use crate::links::LinkSet;
 use crate::metrics;
+use crate::stations::Gateways;
+use crate::surroundings::Surroundings;
 
 /// The announcer with its sockets, ready to [`Task::run`].
 #[derive(Debug)]
@@ -37,11 +42,13 @@ pub struct Task {
     announcer: Announcer,
     ports: Ports,
     groups: Groups,
-    owned: watch::Receiver<BTreeMap<ServiceIp, Selection<InterfaceName>>>,
+    duties: watch::Receiver<Duties>,
     commands: mpsc::Receiver<Command>,
+    datagrams: mpsc::Receiver<Datagram>,
+    heard: mpsc::Sender<Heard>,
     events: mpsc::Sender<Event>,
     status: watch::Sender<Status>,
-    announceable: watch::Sender<Selection<InterfaceName>>,
+    surroundings: watch::Sender<Surroundings>,
     /// Interfaces that lack a socket.
     deaf: BTreeSet<IfIndex>,
     /// Announcements that the kernel had no room for.
@@ -63,10 +70,23 @@ pub struct Handles {
     pub events: mpsc::Receiver<Event>,
     /// The state; counters may be a second old, the rest a fifth of one.
     pub status: watch::Receiver<Status>,
-    /// The interfaces that can announce, for the facts that the membership gossips. Empty until they are known.
-    pub announceable: watch::Receiver<Selection<InterfaceName>>,
+    /// How the node's wires look, for the facts that the membership gossips. Empty until that is known.
+    pub surroundings: watch::Receiver<Surroundings>,
     /// What the announcer is told.
     pub commands: mpsc::Sender<Command>,
+    /// Datagrams of the membership that are to be sent as frames. What cannot be sent at once is lost and counted.
+    pub datagrams: mpsc::Sender<Datagram>,
+    /// What the membership should hear of. Whoever does not take it in time loses the newest.
+    pub heard: mpsc::Receiver<Heard>,
+}
+
+/// Something on the wires that concerns the membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A datagram in a bare frame.
+    Datagram(Datagram),
+    /// A station that is no member has answered.
+    Station,
 }
 
 /// What the announcer can be told to do.
@@ -74,6 +94,8 @@ pub struct Handles {
 pub enum Command {
     /// Announce every owned address again: others may have claimed it meanwhile.
     Reannounce,
+    /// Let the stations on the wires say something; [`Heard::Station`] tells when one did.
+    AskStations,
 }
 
 /// Why the task ended without being asked to.
@@ -85,30 +107,31 @@ pub enum TaskError {
 }
 
 impl Task {
-    /// Prepares the task. It answers for what `owned` holds at any time.
+    /// Prepares the task. It answers for what `duties` holds at any time.
     ///
     /// # Errors
     ///
     /// When packet sockets are not allowed here; the message names what is missing.
-    pub fn new(
-        config: Config,
-        owned: watch::Receiver<BTreeMap<ServiceIp, Selection<InterfaceName>>>,
-    ) -> Result<(Self, Handles), OpenSocketError> {
+    pub fn new(config: Config, duties: watch::Receiver<Duties>) -> Result<(Self, Handles), OpenSocketError> {
         PacketSocket::check_permission()?;
         let announcer = Announcer::new(config);
         let (event_sender, events) = mpsc::channel(EVENT_DEPTH);
         let (command_sender, commands) = mpsc::channel(COMMAND_DEPTH);
+        let (datagram_sender, datagrams) = mpsc::channel(DATAGRAM_DEPTH);
+        let (heard_sender, heard) = mpsc::channel(DATAGRAM_DEPTH);
         let (status_sender, status) = watch::channel(Status::default());
-        let (announceable_sender, announceable) = watch::channel(announcer.announceable());
+        let (surroundings_sender, surroundings) = watch::channel(announcer.surroundings());
         let task = Self {
             ports: Ports::new(Filter::new(&announcer.prefixes())),
             announcer,
             groups: Groups::default(),
-            owned,
+            duties,
             commands,
+            datagrams,
+            heard: heard_sender,
             events: event_sender,
             status: status_sender,
-            announceable: announceable_sender,
+            surroundings: surroundings_sender,
             deaf: BTreeSet::new(),
             unsent: VecDeque::new(),
             resend_at: None,
@@ -116,19 +139,22 @@ impl Task {
             join_at: None,
             publish_at: None,
         };
-        Ok((task, Handles { events, status, announceable, commands: command_sender }))
+        let (commands, datagrams) = (command_sender, datagram_sender);
+        Ok((task, Handles { events, status, surroundings, commands, datagrams, heard }))
     }
 
-    /// Answers and announces until `stop` is cancelled or nobody can change the owned addresses any more.
+    /// Answers and announces until `stop` is cancelled or nobody can change the duties any more.
     ///
     /// # Errors
     ///
     /// When the link monitor fails, which it should not.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TaskError> {
         let (link_sender, mut links) = watch::channel(None);
+        let (gateway_sender, mut gateways) = watch::channel(Gateways::default());
         let mut monitor = JoinSet::new();
         monitor.spawn(watch_links(link_sender));
-        self.owned.mark_changed();
+        monitor.spawn(watch_gateways(gateway_sender));
+        self.duties.mark_changed();
         loop {
             let deadline = self.deadline();
             let timer = async {
@@ -141,24 +167,29 @@ impl Task {
                 // In this order: a command means what was known when it was given, a flood of frames starves nothing.
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                changed = self.owned.changed() => {
+                changed = self.duties.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    let owned = self.owned.borrow_and_update().clone();
-                    self.handle_owned(owned, now());
+                    let duties = self.duties.borrow_and_update().clone();
+                    self.handle_duties(duties, now());
                 }
-                // The sender lives as long as the monitor, whose end is a branch of its own.
+                // The senders live as long as the monitors, whose end is a branch of its own.
                 Ok(()) = links.changed() => {
                     let links = links.borrow_and_update().clone();
                     self.handle_links(links, now());
                 }
+                Ok(()) = gateways.changed() => {
+                    let gateways = gateways.borrow_and_update().clone();
+                    self.handle_gateways(&gateways, now());
+                }
                 Some(command) = self.commands.recv() => self.handle_command(command, now()),
+                Some(datagram) = self.datagrams.recv() => self.send_datagram(&datagram),
                 ended = monitor.join_next() => {
                     return Err(TaskError::Monitor(ended.and_then(Result::err)));
                 }
                 () = timer => self.handle_timeout(now()),
-                key = poll_fn(|cx| self.ports.poll_readable(cx)) => self.handle_readable(key),
+                key = poll_fn(|cx| self.ports.poll_readable(cx)) => self.handle_readable(key).await,
             }
         }
     }
@@ -168,9 +199,11 @@ impl Task {
         own.into_iter().chain([self.announcer.poll_timeout()]).flatten().min()
     }
 
-    fn handle_owned(&mut self, owned: BTreeMap<ServiceIp, Selection<InterfaceName>>, now: Instant) {
-        debug!(count = owned.len(), "owned addresses");
-        self.announcer.handle_owned(owned, now);
+    fn handle_duties(&mut self, duties: Duties, now: Instant) {
+        debug!(owned = duties.owned.len(), stood_in = duties.stood_in.len(), "duties");
+        self.announcer.handle_members(duties.members);
+        self.announcer.handle_stood_in(duties.stood_in, now);
+        self.announcer.handle_owned(duties.owned, now);
         self.follow(now);
         self.publish_within(STATUS_INTERVAL, now);
     }
@@ -178,14 +211,25 @@ impl Task {
     fn handle_links(&mut self, links: Option<LinkSet>, now: Instant) {
         let Some(links) = links else { return };
         self.announcer.handle_links(links, now);
+        self.tell_surroundings();
         self.follow(now);
         self.publish_within(STATUS_INTERVAL, now);
-        let announceable = self.announcer.announceable();
-        self.announceable.send_if_modified(|current| {
-            let changed = *current != announceable;
+    }
+
+    fn handle_gateways(&mut self, gateways: &Gateways, now: Instant) {
+        debug!(?gateways, "gateways");
+        self.announcer.handle_gateways(gateways, now);
+        self.flush(now);
+    }
+
+    /// Tells how the wires look, if that has changed.
+    fn tell_surroundings(&self) {
+        let surroundings = self.announcer.surroundings();
+        self.surroundings.send_if_modified(|current| {
+            let changed = *current != surroundings;
             if changed {
-                info!(?announceable, "interfaces that can announce");
-                *current = announceable;
+                info!(?surroundings, "what this node sees of its wires");
+                *current = surroundings;
             }
             changed
         });
@@ -194,22 +238,41 @@ impl Task {
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Reannounce => self.announcer.reannounce(now),
+            Command::AskStations => self.announcer.ask_stations(now),
         }
         self.flush(now);
     }
 
     /// Handles a batch of frames, each of them to the end, so that an answer does not wait for the rest.
-    fn handle_readable(&mut self, key: Key) {
+    async fn handle_readable(&mut self, key: Key) {
         self.publish_within(COUNTERS_INTERVAL, now());
         let mut buffer = [0; FRAME_BUFFER_LEN];
+        let mut held_up = false;
         for _ in 0..BATCH {
-            match self.ports.receive(key, &mut buffer) {
+            match self.ports.receive(key, &mut buffer, wall_clock()) {
+                Ok(Reception::Frame(frame)) if key.channel == Channel::Datagrams => {
+                    match self.announcer.unwrap_datagram(key.interface, frame) {
+                        Ok(datagram) => {
+                            metrics::datagram_heard();
+                            self.tell(Heard::Datagram(datagram));
+                        }
+                        Err(undelivered) => metrics::datagram_dropped(undelivered.reason()),
+                    }
+                }
                 Ok(Reception::Frame(frame)) => {
+                    if std::mem::take(&mut held_up) {
+                        self.learn_what_was_missed().await;
+                    }
                     let now = now();
                     if let Err(unanswered) = self.announcer.handle_frame(key.interface, frame, now) {
                         metrics::frame_unanswered(unanswered.reason());
                     }
                     self.flush(now);
+                }
+                Ok(Reception::Stale) if key.channel == Channel::Datagrams => metrics::datagram_dropped(STALE),
+                Ok(Reception::Stale) => {
+                    held_up = true;
+                    metrics::frame_unanswered(STALE);
                 }
                 Ok(Reception::OtherInterface) => metrics::frame_unanswered("other_interface"),
                 Ok(Reception::Empty) => return,
@@ -222,12 +285,23 @@ impl Task {
         }
     }
 
+    /// Lets the rest of the process read what others have said while it was held up, before the next frame is answered.
+    async fn learn_what_was_missed(&mut self) {
+        for _ in 0..TURNS_OF_OTHERS {
+            yield_now().await;
+        }
+        if self.duties.has_changed().is_ok_and(|changed| changed) {
+            let duties = self.duties.borrow_and_update().clone();
+            self.handle_duties(duties, now());
+        }
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         self.announcer.handle_timeout(now);
         if self.resend_at.take_if(|at| *at <= now).is_some() {
             for _ in 0..self.unsent.len() {
                 let Some(frame) = self.unsent.pop_front() else { break };
-                if self.announcer.serves(frame.ip, frame.interface) {
+                if self.announcer.still_wants(&frame) {
                     self.send(frame, now);
                 }
             }
@@ -261,7 +335,7 @@ impl Task {
         if !self.deaf.is_empty() {
             self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
         }
-        metrics::sizes(self.announcer.owned_count(), wanted.len());
+        metrics::sizes(self.announcer.owned_count(), self.announcer.stood_in_count(), wanted.len());
     }
 
     fn join_groups(&mut self, now: Instant) {
@@ -287,10 +361,41 @@ impl Task {
                 Event::NoInterface { ip } => {
                     warn!(service_ip = %ip, "no interface of this node can announce the address");
                 }
+                Event::StationAnswered { interface, mac } => {
+                    trace!(%interface, %mac, "a station answered");
+                    metrics::station_answered();
+                    self.tell(Heard::Station);
+                    continue;
+                }
             }
             if self.events.try_send(event).is_err() {
                 metrics::event_dropped();
             }
+        }
+        let told = {
+            let told = self.surroundings.borrow();
+            (told.stations, told.gateway_silent)
+        };
+        if told != (self.announcer.stations_known(), self.announcer.gateway_is_silent()) {
+            self.tell_surroundings();
+        }
+    }
+
+    /// Tells the membership, if it keeps up.
+    fn tell(&self, heard: Heard) {
+        if self.heard.try_send(heard).is_err() {
+            metrics::event_dropped();
+        }
+    }
+
+    fn send_datagram(&self, datagram: &Datagram) {
+        let (interface, frame) = match self.announcer.wrap_datagram(datagram) {
+            Ok(wrapped) => wrapped,
+            Err(undelivered) => return metrics::datagram_dropped(undelivered.reason()),
+        };
+        match self.ports.send_datagram(interface, &frame) {
+            Ok(()) => metrics::frame_sent("datagram"),
+            Err(error) => metrics::send_error(failure(&error).0),
         }
     }
 
@@ -305,19 +410,34 @@ impl Task {
             self.publish_within(COUNTERS_INTERVAL, now);
             return;
         };
-        let (reason, full) = match (error.kind(), error.raw_os_error()) {
-            (io::ErrorKind::WouldBlock, _) | (_, Some(libc::ENOBUFS)) => ("queue_full", true),
-            (io::ErrorKind::NotConnected, _) => ("no_socket", false),
-            (io::ErrorKind::NetworkDown, _) => ("interface_down", false),
-            (_, Some(libc::ENXIO | libc::ENODEV)) => ("interface_gone", false),
-            _ => ("other", false),
-        };
+        let (reason, room) = failure(&error);
         metrics::send_error(reason);
         // An asker asks again. Where an interface is down or gone, its return begins the announcements anew.
-        if full && frame.kind == FrameKind::Announcement && self.unsent.len() < UNSENT_DEPTH {
+        if room == Room::Full && frame.kind == FrameKind::Announcement && self.unsent.len() < UNSENT_DEPTH {
             self.unsent.push_back(frame);
             self.resend_at.get_or_insert(now + RESEND_INTERVAL);
         }
+    }
+}
+
+/// Whether it is worth trying to send a frame again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// Soon: queues were full.
+    Full,
+    /// The failure has another reason.
+    Unknown,
+}
+
+/// Why a frame could not be sent, as a metric label.
+fn failure(error: &io::Error) -> (&'static str, Room) {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::WouldBlock, _) | (_, Some(libc::ENOBUFS)) => ("queue_full", Room::Full),
+        (io::ErrorKind::NotConnected, _) => ("no_socket", Room::Unknown),
+        (io::ErrorKind::NetworkDown, _) => ("interface_down", Room::Unknown),
+        (_, Some(libc::ENXIO | libc::ENODEV)) => ("interface_gone", Room::Unknown),
+        (_, Some(libc::EMSGSIZE)) => ("too_long", Room::Unknown),
+        _ => ("other", Room::Unknown),
     }
 }
 
@@ -326,6 +446,15 @@ fn now() -> Instant {
     Instant::now()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The reason for which a frame that has waited for too long is dropped.
+const STALE: &str = "stale";
+/// Chosen: the membership reads up to five times, the speaker elects, each in a turn of its own, with room.
+const TURNS_OF_OTHERS: usize = 16;
 /// The longest frame that is looked at, in bytes: one of the usual MTU. Neighbour discovery with more options than fit
 /// is counted as truncated.
 const FRAME_BUFFER_LEN: usize = 2048;
@@ -335,6 +464,8 @@ const BATCH: usize = 64;
 const EVENT_DEPTH: usize = 1024;
 /// Chosen: commands are rare, and one more `Reannounce` in the queue adds nothing.
 const COMMAND_DEPTH: usize = 8;
+/// Chosen: a few for each member that is checked at a time; what a flood brings beyond that is lost, as on the wire.
+const DATAGRAM_DEPTH: usize = 256;
 /// Chosen: half a second at the full rate of announcements; the schedule repeats them anyway.
 const UNSENT_DEPTH: usize = 4096;
 /// Chosen: the time in which a gigabit link sends some thousand frames.

@@ -12,6 +12,8 @@ pub const MAX_FRAME_LEN: usize = 86;
 // https://www.iana.org/assignments/ieee-802-numbers
 pub(super) const ARP: u16 = 0x0806;
 pub(super) const IPV6: u16 = 0x86dd;
+/// IEEE 802 local experimental EtherType 1: datagrams of the membership.
+pub(super) const DATAGRAM: u16 = 0x88b5;
 pub(super) const VLAN: u16 = 0x8100;
 pub(super) const SERVICE_VLAN: u16 = 0x88a8;
 

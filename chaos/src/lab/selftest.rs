@@ -1,16 +1,20 @@
 //! The lab judged by itself: does every fault do what it says, and does the oracle see it?
 //!
-//! No speaker takes part. A service IP is put on a node's network card, so that its kernel answers for it.
+//! No speaker takes part. A service IP is put on a node's network card, so that its kernel answers for it; only where a
+//! host is to be stood in for, an announcer does.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use garpike_election::NodeName;
+use garpike_announcer::io::{OpenSocketError, PacketSocket, Received};
+use garpike_announcer::wire::{self, Ethernet};
+use garpike_election::{MacAddr, NodeName, ServiceIp};
 use thiserror::Error;
 
-use super::{Init, Lab, LabConfig, LabError, Outage, Probe, ProbeError, Role, TapError, echo, now};
+use super::{Init, Lab, LabConfig, LabError, Outage, Probe, ProbeError, Role, TapError, echo, now, stand_in};
 
 /// Builds a lab of three nodes, tries every fault and tells what it saw.
 ///
@@ -93,6 +97,7 @@ impl<'init> Bench<'init> {
         self.silent_and_back("a partitioned node is out of reach", n1, cut_off, heal, Carrier::Kept)?;
         self.owner_change(n1, n2)?;
         self.reboot(n1)?;
+        self.stand_in(n1, n2, n3)?;
         self.speaker_faults(n3)?;
         self.unexpected_exit(n3)?;
         Ok(())
@@ -194,6 +199,88 @@ impl<'init> Bench<'init> {
         Ok(())
     }
 
+    /// Nobody says where the addresses of a living host are, until another host does so in its place: a client without a
+    /// cache then reaches the host itself.
+    fn stand_in(&mut self, owner: &NodeName, other: &NodeName, third: &NodeName) -> Result<(), SelfTestError> {
+        let mac = self.lab.host(owner)?.mac;
+        self.set_service_ips(owner, Lab::add_local_address)?;
+        self.lab.forget_client_neighbours()?;
+        let tap = self.lab.tap()?;
+        let begun = now();
+        let probes = self.probe_service_ips()?;
+        thread::sleep(OBSERVED);
+        let silent = probes.iter().all(|probe| probe.answered() == 0);
+
+        let ips = SERVICE_IPS.map(|ip| ServiceIp::new(ip).expect("is a service IP"));
+        self.lab.spawn(other, Role::Speaker, stand_in::command(mac, &ips))?;
+        let reached = answered(&probes);
+        self.lab.forget_client_neighbours()?;
+        thread::sleep(OBSERVED);
+        let records: Vec<_> = probes.into_iter().map(Probe::stop).collect();
+        let end = now();
+        let seen = tap.stop()?;
+
+        let mut passed = silent && reached;
+        let mut detail = format!("silent before: {silent}, reached: {reached}; ");
+        for record in &records {
+            let ip = record.target.ip();
+            let (claimed, answering) = (seen.claimants(ip, begun..=end), seen.answering(ip, begun..=end));
+            let announced = seen.announced(ip, begun..=end);
+            passed &= claimed.iter().eq([&mac]) && answering.iter().eq([&mac]) && announced == 0;
+            detail +=
+                &format!("{ip}: claimed for {claimed:?}, answered by {answering:?}, announced {announced} times; ");
+        }
+        let name = "a client is led to a living host by another that stands in for it";
+        self.checks.push(Check { name, passed, detail });
+        self.datagrams(third, other)?;
+        self.stale_frames(third, other)?;
+        self.lab.kill(other)?;
+        self.lab.wait_for_end(other, PATIENCE)?;
+        self.set_service_ips(owner, Lab::remove_local_address)
+    }
+
+    /// The announcer of `to` sends datagrams in bare frames back whole: padding is not taken for content, and what is not
+    /// addressed to it is not heard.
+    fn datagrams(&mut self, from: &NodeName, to: &NodeName) -> Result<(), SelfTestError> {
+        let (source, destination) = (self.lab.host(from)?.mac, self.lab.host(to)?.mac);
+        let socket = self.lab.datagram_socket(from)??;
+        for (destination, len) in
+            [(MacAddr::BROADCAST, 9), (destination, 1), (destination, 44), (destination, wire::MAX_DATAGRAM_LEN)]
+        {
+            let frame = wire::wrap_datagram(Ethernet { destination, source }, &vec![7; len]);
+            socket.send(&frame.expect("is short enough"))?;
+        }
+        let came_back = datagrams_of(&socket)?;
+        self.checks.push(Check {
+            name: "datagrams in bare frames arrive whole, and only where they are addressed to",
+            passed: came_back == [1, 44, wire::MAX_DATAGRAM_LEN],
+            detail: format!("came back: {came_back:?}"),
+        });
+        Ok(())
+    }
+
+    /// What waited for a stopped announcer is not looked at when it goes on; what comes then is.
+    fn stale_frames(&mut self, from: &NodeName, to: &NodeName) -> Result<(), SelfTestError> {
+        let (source, destination) = (self.lab.host(from)?.mac, self.lab.host(to)?.mac);
+        let socket = self.lab.datagram_socket(from)??;
+        let send = |len| {
+            let frame = wire::wrap_datagram(Ethernet { destination, source }, &vec![7; len]);
+            socket.send(&frame.expect("is short enough"))
+        };
+        self.lab.freeze(to)?;
+        send(2)?;
+        thread::sleep(OBSERVED);
+        self.lab.thaw(to)?;
+        send(3)?;
+        let came_back = datagrams_of(&socket)?;
+        self.checks.push(Check {
+            name: "frames that waited for a stopped announcer are dropped",
+            passed: came_back == [3],
+            detail: format!("came back: {came_back:?}"),
+        });
+        Ok(())
+    }
+
     fn speaker_faults(&mut self, node: &NodeName) -> Result<(), SelfTestError> {
         let target = SocketAddr::from((self.lab.host(node)?.v6, SPEAKER_PORT));
         self.lab.spawn(node, Role::Speaker, echo::command(&[target]))?;
@@ -283,6 +370,12 @@ pub enum SelfTestError {
     /// The client could not listen.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// A node could not open a packet socket.
+    #[error(transparent)]
+    Socket(#[from] OpenSocketError),
+    /// A packet socket of a node failed.
+    #[error("a node's packet socket: {0}")]
+    Frame(#[from] io::Error),
 }
 
 /// What a fault does to a node's carrier.
@@ -298,6 +391,25 @@ fn cut_off(lab: &mut Lab<'_>, node: &NodeName) -> Result<Instant, LabError> {
 
 fn heal(lab: &mut Lab<'_>, _: &NodeName) -> Result<Instant, LabError> {
     lab.heal()
+}
+
+/// The lengths of the datagrams that come for a while.
+fn datagrams_of(socket: &PacketSocket) -> io::Result<Vec<usize>> {
+    let mut lengths = Vec::new();
+    let deadline = now() + OBSERVED;
+    let mut buffer = [0; 2048];
+    while now() < deadline {
+        match socket.receive(&mut buffer) {
+            Ok(Some(Received { frame, .. })) => {
+                let whole = |datagram: &[u8]| datagram.iter().all(|byte| *byte == 7).then_some(datagram.len());
+                lengths.extend(wire::unwrap_datagram(frame).ok().and_then(|(_, datagram)| whole(datagram)));
+            }
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(INTERVAL),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lengths)
 }
 
 fn answered(probes: &[Probe]) -> bool {

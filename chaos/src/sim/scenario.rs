@@ -1,28 +1,83 @@
-//! Scenarios of the simulator and the invariants that every run of them must keep.
+//! The scenarios, and the conditions under which they are run.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
-use std::ops::Range;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use garpike_election::{Address, Desired, NodeName, Placement, Selection, ServiceIp};
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use serde::Serialize;
+use garpike_membership::Profile;
 
-use super::world::{PROBE_INTERVAL, World};
-use crate::report::{Distribution, Finding, Violation};
+use super::host::Gateways;
 
 /// What happens in a simulation.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scenario {
     /// A host that owns addresses dies without a word
     Crash,
-    /// A host that owns addresses is cut off for some seconds, with the other hosts or the client out of its reach
-    Partition,
-    /// Nothing goes wrong for --hours, but for the loss of datagrams
+    /// Several hosts die at the same moment (--dead)
+    CrashMany,
+    /// One of two hosts dies
+    TwoNodes,
+    /// A speaker is killed and comes back within the restart grace; its host lives
+    SpeakerKill,
+    /// A speaker is killed, and then its host dies
+    KillThenCrash,
+    /// A speaker is told to end, as for a reboot, and then its host dies
+    TermThenCrash,
+    /// Who stands in for a killed speaker dies with its host
+    StandInCrash,
+    /// Who stands in for a killed speaker is drained
+    StandInDrain,
+    /// All speakers are told to end at the same moment, and come back
+    TermAll,
+    /// A speaker is stopped for 1 to 50 s and goes on
+    Freeze,
+    /// A virtual machine is paused for 20 ms to 30 s, kernel and speaker
+    VmPause,
+    /// A speaker is held up for 50-200 ms, 1 s or 30 s
+    Stall,
+    /// Nothing goes wrong for --hours, but for the loss of packets
     Rest,
+    /// Nothing goes wrong for --hours, but packets are lost in bursts
+    BurstLoss,
+    /// Nothing goes wrong for --hours, but some ways lose many more packets in one direction than in the other
+    AsymmetricLoss,
+    /// Two halves do not hear each other for 1 s to 10 min
+    Halves,
+    /// One host and all others do not hear each other for 1 s to 10 min
+    OneVersusRest,
+    /// Two hosts do not hear each other, all others hear both
+    BridgePartition,
+    /// A host that owns addresses is cut off for some seconds, with the other hosts and the gateway out of its reach
+    Partition,
+    /// Nobody hears anybody for 0.3 to 30 s, the gateway included
+    SegmentBlackout,
+    /// A firewall drops port 7946 of one host or of all for 10 min; everything else gets through
+    #[value(name = "blocked-7946")]
+    Blocked7946,
+    /// The link of one host carries nothing for 10 to 800 ms, as when a bond fails over
+    BondFailover,
+    /// One node joins
+    Join,
+    /// Half of the nodes join within a second
+    JoinStorm,
+    /// The speakers are restarted one after the other
+    RollingRestart,
+    /// All hosts boot within 5 s, as after a power cut
+    BootAll,
+    /// A host dies and boots again and again, 20 s each
+    FlipFlop,
+    /// Wall clocks jump forward and back, and a speaker restarts with its clock set back
+    ClockJump,
+    /// Another node comes up under the name of a member
+    DuplicateName,
+    /// The Secret gets another key, which reaches the nodes up to 90 s apart
+    KeyRotation,
+    /// The speakers are upgraded one after the other to a version that says more, while another speaks an unknown format
+    VersionSkew,
+    /// Forged, corrupt and recorded datagrams arrive all the time, a restart included
+    Forged,
+    /// Three routed racks: a host dies, or a rack is cut off
+    Racks,
 }
 
 /// The conditions of a simulation.
@@ -30,320 +85,157 @@ pub enum Scenario {
 pub struct Config {
     /// How many hosts there are.
     pub nodes: usize,
-    /// How many datagrams and frames of a hundred are lost.
+    /// How many packets of a hundred are lost.
     pub loss_percent: f64,
     /// How many service IPs there are.
     pub addresses: u32,
-    /// How long nothing goes wrong in [`Scenario::Rest`].
+    /// How long nothing goes wrong in [`Scenario::Rest`] and its like.
     pub rest: Duration,
+    /// How fast and how careful the speakers detect deaths.
+    pub profile: Profile,
+    /// How many hosts die in [`Scenario::CrashMany`].
+    pub dead: Option<usize>,
+    /// How long the fault lasts where it ends; otherwise the seed decides.
+    pub lasts: Option<Duration>,
+    /// Whether a station other than the members is on the wires.
+    pub gateways: Gateways,
+    /// Whether datagrams are sealed.
+    pub protection: Protection,
+    /// How many runs at a time. It does not change what they give.
+    pub jobs: usize,
 }
 
-/// What one run gave.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// From the crash until every survivor knows of it.
-    pub all_know: Option<Duration>,
-    /// The longest outage of an address at the client.
-    pub outage: Option<Duration>,
-    /// From the end of the partition until every address has one owner and everybody knows everybody.
-    pub healed: Option<Duration>,
-    /// Who died.
-    pub crashed: Option<NodeName>,
-    /// What did not hold.
-    pub findings: Vec<Finding>,
-    /// Events handled.
-    pub events: u64,
-    /// Virtual time that passed.
-    pub elapsed: Duration,
-    /// Datagrams that one node sent in a second at rest.
-    pub packets_per_second: f64,
-    /// How often a living host was seen as dead.
-    pub false_downs: u64,
+/// The profiles of the membership, as words of the command line.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Speed {
+    /// A death is known within 200 ms
+    Default,
+    /// Within 80 ms; needs timers that are never late
+    Fast,
+    /// Within a second or so, for routed and lossy networks
+    Relaxed,
 }
 
-/// What many runs gave: the object that `chaos simulate --json` prints.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// The scenario.
-    pub scenario: &'static str,
-    /// Hosts in each run.
-    pub nodes: usize,
-    /// The first seed.
-    pub first_seed: u64,
-    /// How many seeds were run.
-    pub seeds: u64,
-    /// Events handled.
-    pub events: u64,
-    /// Virtual time, summed over all hosts.
-    pub node_hours: f64,
-    /// Living hosts that were seen as dead.
-    pub false_downs: u64,
-    /// Addresses that moved although the host of their owner lived.
-    pub moves_with_host_alive: u64,
-    /// From the crash until every survivor knows of it.
-    pub all_know_ms: Option<Distribution>,
-    /// The longest outage of an address at the client.
-    pub outage_ms: Option<Distribution>,
-    /// From the end of the partition until every address has one owner and everybody knows everybody.
-    pub heal_ms: Option<Distribution>,
-    /// Datagrams that a node sends in a second at rest, averaged over the runs.
-    pub packets_per_second_per_node: f64,
-    /// What did not hold.
-    pub violations: Vec<Violation>,
+impl From<Speed> for Profile {
+    fn from(speed: Speed) -> Self {
+        match speed {
+            Speed::Default => Self::Default,
+            Speed::Fast => Self::Fast,
+            Speed::Relaxed => Self::Relaxed,
+        }
+    }
 }
 
-impl Outcome {
-    fn found(&mut self, invariant: &'static str, detail: String) {
-        self.findings.push(Finding { invariant, detail });
+/// How the datagrams of a simulation are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Sealed, as in a cluster.
+    Sealed,
+    /// In the clear, which is faster to simulate.
+    Plain,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            loss_percent: 0.0,
+            addresses: 12,
+            rest: Duration::from_secs(360),
+            profile: Profile::Default,
+            dead: None,
+            lasts: None,
+            gateways: Gateways::Present,
+            protection: Protection::Sealed,
+            jobs: 1,
+        }
     }
 }
 
 impl Scenario {
     /// Its name on the command line.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// How many hosts it has when so many are wanted.
+    pub fn nodes(self, wanted: usize) -> usize {
         match self {
-            Self::Crash => "crash",
-            Self::Partition => "partition",
-            Self::Rest => "rest",
+            Self::TwoNodes => 2,
+            Self::BridgePartition | Self::StandInCrash | Self::StandInDrain => wanted.max(3),
+            Self::Racks => wanted.max(6),
+            Self::Crash
+            | Self::CrashMany
+            | Self::SpeakerKill
+            | Self::KillThenCrash
+            | Self::TermThenCrash
+            | Self::TermAll
+            | Self::Freeze
+            | Self::VmPause
+            | Self::Stall
+            | Self::Rest
+            | Self::BurstLoss
+            | Self::AsymmetricLoss
+            | Self::Halves
+            | Self::OneVersusRest
+            | Self::Partition
+            | Self::SegmentBlackout
+            | Self::Blocked7946
+            | Self::BondFailover
+            | Self::Join
+            | Self::JoinStorm
+            | Self::RollingRestart
+            | Self::BootAll
+            | Self::FlipFlop
+            | Self::ClockJump
+            | Self::DuplicateName
+            | Self::KeyRotation
+            | Self::VersionSkew
+            | Self::Forged => wanted,
         }
     }
 }
 
-/// Runs `scenario` once.
-pub fn run(scenario: Scenario, config: Config, seed: u64) -> Outcome {
-    match scenario {
-        Scenario::Crash => Run::start(config, seed).map_or_else(|failed| *failed, Run::crash),
-        Scenario::Partition => Run::start(config, seed).map_or_else(|failed| *failed, Run::partition),
-        Scenario::Rest => Run::start(config, seed).map_or_else(|failed| *failed, |run| run.rest(config.rest)),
+impl Config {
+    /// How many hosts die at the same moment: what is wanted, or 3 of 10 and 2 of 3, but never all.
+    pub fn dead(&self) -> usize {
+        let wanted = self.dead.unwrap_or(if self.nodes >= 10 { 3 } else { 2 });
+        wanted.min(self.nodes.saturating_sub(1)).max(1)
+    }
+
+    /// The command that runs a scenario under these conditions with one seed.
+    pub fn command(&self, scenario: Scenario, seed: u64) -> String {
+        let mut command = format!(
+            "garpike chaos simulate {} --nodes {} --loss {} --addresses {} --hours {} --profile {}",
+            scenario.name(),
+            self.nodes,
+            self.loss_percent,
+            self.addresses,
+            self.rest.as_secs_f64() / 3600.0,
+            name_of_profile(self.profile),
+        );
+        if let Some(dead) = self.dead {
+            let _ = write!(command, " --dead {dead}");
+        }
+        if let Some(lasts) = self.lasts {
+            let _ = write!(command, " --lasts {}", lasts.as_secs_f64());
+        }
+        if self.gateways == Gateways::Absent {
+            command.push_str(" --no-gateway");
+        }
+        if self.protection == Protection::Plain {
+            command.push_str(" --plaintext");
+        }
+        let _ = write!(command, " --seeds {seed}..{}", seed + 1);
+        command
     }
 }
 
-/// Runs `scenario` once for each seed.
-pub fn run_seeds(scenario: Scenario, config: Config, seeds: Range<u64>) -> Summary {
-    let mut summary = Summary {
-        scenario: scenario.name(),
-        nodes: config.nodes,
-        first_seed: seeds.start,
-        seeds: seeds.end.saturating_sub(seeds.start),
-        events: 0,
-        node_hours: 0.0,
-        false_downs: 0,
-        moves_with_host_alive: 0,
-        all_know_ms: None,
-        outage_ms: None,
-        heal_ms: None,
-        packets_per_second_per_node: 0.0,
-        violations: Vec::new(),
-    };
-    let (mut known, mut outages, mut heals, mut rates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (trial, seed) in seeds.enumerate() {
-        let outcome = run(scenario, config, seed);
-        if scenario != Scenario::Rest {
-            known.push(outcome.all_know.map(millis));
-            outages.push(outcome.outage.map(millis));
-        }
-        if scenario == Scenario::Partition {
-            heals.push(outcome.healed.map(millis));
-        }
-        rates.push(outcome.packets_per_second);
-        summary.events += outcome.events;
-        summary.node_hours += outcome.elapsed.as_secs_f64() / 3600.0 * count(config.nodes);
-        summary.false_downs += outcome.false_downs;
-        for finding in outcome.findings {
-            if finding.invariant == ONLY_THE_DEAD_NODES_ADDRESSES_MOVE {
-                summary.moves_with_host_alive += 1;
-            }
-            summary.violations.push(finding.in_trial(trial, seed));
-        }
-    }
-    summary.all_know_ms = Distribution::of(known);
-    summary.outage_ms = Distribution::of(outages);
-    summary.heal_ms = Distribution::of(heals);
-    summary.packets_per_second_per_node = rates.iter().sum::<f64>() / count(rates.len().max(1));
-    summary
-}
-
-/// A world that has converged, and what is known of the run so far.
-struct Run {
-    world: World,
-    ips: Vec<ServiceIp>,
-    owners: BTreeMap<ServiceIp, NodeName>,
-    /// A host that owns addresses.
-    victim: NodeName,
-    rng: StdRng,
-    outcome: Box<Outcome>,
-}
-
-impl Run {
-    /// Boots, waits until all is well, and goes on to an instant that the seed decides.
-    fn start(config: Config, seed: u64) -> Result<Self, Box<Outcome>> {
-        let desired = desired(config.addresses);
-        let ips: Vec<ServiceIp> = desired.addresses.keys().copied().collect();
-        let mut world = World::boot(config.nodes, desired, config.loss_percent, seed);
-        let mut outcome = Box::new(Outcome::default());
-        if world.wait(LONGEST_JOIN, |world| world.agrees_with_reality() && one_owner_each(world, &ips)).is_none() {
-            outcome.found(CONVERGES, format!("no full membership {LONGEST_JOIN:?} after the start"));
-            return Err(outcome);
-        }
-        let sent = world.datagrams;
-        world.advance(AT_REST);
-        let sent = usize::try_from(world.datagrams - sent).unwrap_or(usize::MAX);
-        outcome.packets_per_second = count(sent) / count(config.nodes) / AT_REST.as_secs_f64();
-
-        // The instant within a probe period and the victim are part of the seed.
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x6372_6173_6800_0000);
-        world.advance(Duration::from_micros(rng.random_range(0..200_000)));
-        let owners = owners(&world, &ips);
-        let candidates: Vec<&NodeName> = owners.values().collect::<BTreeSet<_>>().into_iter().collect();
-        let Some(victim) = candidates.get(rng.random_range(0..candidates.len().max(1))).map(|node| (*node).clone())
-        else {
-            outcome.found(CONVERGES, "nobody owns anything".to_owned());
-            return Err(outcome);
-        };
-        Ok(Self { world, ips, owners, victim, rng, outcome })
-    }
-
-    /// The victim dies.
-    fn crash(mut self) -> Outcome {
-        self.judge_deaths("before the crash");
-        self.world.start_measuring();
-        self.world.crash(&self.victim);
-        self.wait_until_known();
-        self.world.advance(SETTLING);
-        self.judge_deaths("after the crash");
-        self.measure_outage();
-        self.judge_owners("died");
-        self.outcome.crashed = Some(self.victim.clone());
-        self.end()
-    }
-
-    /// The victim is cut off for 2 to 10 s and comes back.
-    fn partition(mut self) -> Outcome {
-        self.world.start_measuring();
-        self.world.cut(std::slice::from_ref(&self.victim));
-        self.wait_until_known();
-        self.world.advance(Duration::from_millis(self.rng.random_range(2_000..10_000)));
-        self.measure_outage();
-        self.world.heal();
-        let ips = &self.ips;
-        let whole = |world: &World| world.agrees_with_reality() && one_owner_each(world, ips);
-        self.outcome.healed = self.world.wait(LONGEST_HEAL, whole);
-        if self.outcome.healed.is_none() {
-            self.outcome.found(HEALS, format!("{} is not back {LONGEST_HEAL:?} after the cut", self.victim));
-        }
-        self.world.advance(SETTLING);
-        self.judge_owners("was cut off and is back");
-        for ip in &self.ips {
-            let (cached, answering) = (self.world.cached(*ip), self.world.answering(*ip));
-            if !answering.iter().any(|owner| Some(*owner) == cached) {
-                let detail = format!("the client sends {ip} to {cached:?}, {answering:?} answers");
-                self.outcome.found(THE_OWNER_SPEAKS_LAST, detail);
-            }
-        }
-        self.end()
-    }
-
-    /// Nothing happens; a death is false.
-    fn rest(mut self, duration: Duration) -> Outcome {
-        let end = self.world.clock().elapsed() + duration;
-        while self.world.clock().elapsed() < end && self.outcome.findings.is_empty() {
-            self.world.wait(REST_STEP, World::has_false_death);
-            self.judge_deaths("though nothing went wrong");
-        }
-        self.judge_owners("only rested");
-        self.end()
-    }
-
-    fn wait_until_known(&mut self) {
-        let victim = &self.victim;
-        self.outcome.all_know = self.world.wait(LONGEST_DETECTION, |world| world.others_know_dead(victim));
-        if self.outcome.all_know.is_none() {
-            let detail = format!("{victim} is not known to be gone after {LONGEST_DETECTION:?}");
-            self.outcome.found(DEATH_IS_KNOWN, detail);
-        }
-    }
-
-    fn measure_outage(&mut self) {
-        let moved = self.ips.iter().filter(|ip| self.owners.get(ip) == Some(&self.victim));
-        let outage = moved.map(|ip| self.world.longest_gap(*ip)).max();
-        self.outcome.outage = outage.map(|gap| gap.saturating_sub(PROBE_INTERVAL));
-    }
-
-    fn judge_deaths(&mut self, when: &str) {
-        if self.world.has_false_death() {
-            self.outcome.false_downs += 1;
-            self.outcome.found(NO_LIVING_HOST_IS_DECLARED_DEAD, when.to_owned());
-        }
-    }
-
-    /// One owner each, and the addresses of the others where they were.
-    fn judge_owners(&mut self, what: &str) {
-        for ip in &self.ips {
-            let before = self.owners.get(ip);
-            match self.world.answering(*ip).as_slice() {
-                [owner] if before == Some(&self.victim) || before == Some(*owner) => {}
-                [owner] => {
-                    let detail = format!("{ip} moved from {before:?} to {owner}, but {} {what}", self.victim);
-                    self.outcome.found(ONLY_THE_DEAD_NODES_ADDRESSES_MOVE, detail);
-                }
-                answering => self.outcome.found(ONE_OWNER, format!("{ip} is answered by {answering:?}")),
-            }
-        }
-    }
-
-    fn end(mut self) -> Outcome {
-        self.outcome.events = self.world.events;
-        self.outcome.elapsed = self.world.clock().elapsed();
-        *self.outcome
+/// A profile as on the command line.
+pub fn name_of_profile(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Default => "default",
+        Profile::Fast => "fast",
+        Profile::Relaxed => "relaxed",
     }
 }
-
-fn owners(world: &World, ips: &[ServiceIp]) -> BTreeMap<ServiceIp, NodeName> {
-    ips.iter().filter_map(|ip| Some((*ip, (*world.answering(*ip).first()?).clone()))).collect()
-}
-
-fn one_owner_each(world: &World, ips: &[ServiceIp]) -> bool {
-    ips.iter().all(|ip| world.answering(*ip).len() == 1)
-}
-
-/// Addresses that every node may own.
-fn desired(count: u32) -> Desired {
-    let addresses = (0..count).filter_map(|i| {
-        let ip = ServiceIp::new(IpAddr::V4(Ipv4Addr::from_bits(FIRST_ADDRESS.to_bits() + i))).ok()?;
-        let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-        Some((ip, Address { election_key: ip, services: BTreeSet::new(), placements }))
-    });
-    Desired { addresses: addresses.collect(), excluded: BTreeSet::new() }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
-fn count(n: usize) -> f64 {
-    n as f64
-}
-
-const CONVERGES: &str = "after the start every address has one owner";
-const DEATH_IS_KNOWN: &str = "the death of a host becomes known to all survivors";
-const ONE_OWNER: &str = "after convergence exactly one living host answers for an address";
-const ONLY_THE_DEAD_NODES_ADDRESSES_MOVE: &str = "only the dead node's addresses move";
-const HEALS: &str = "after a partition every address has one owner and everybody knows everybody";
-const THE_OWNER_SPEAKS_LAST: &str = "after a partition the client's cache names the owner";
-const NO_LIVING_HOST_IS_DECLARED_DEAD: &str = "no living host is declared dead";
-
-/// Where the pool of the users' documents begins.
-const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 0);
-/// Chosen: ten times what a join takes at 10 % loss.
-const LONGEST_JOIN: Duration = Duration::from_secs(20);
-/// Chosen: long enough to average the rate of datagrams, and to show a false death.
-const AT_REST: Duration = Duration::from_secs(5);
-/// Chosen: a bound far above the target, which the distribution shows.
-const LONGEST_DETECTION: Duration = Duration::from_secs(20);
-/// Chosen: a bound far above the target, which the distribution shows.
-const LONGEST_HEAL: Duration = Duration::from_secs(20);
-/// Chosen: between two looks that are not caused by an event.
-const REST_STEP: Duration = Duration::from_secs(10);
-/// Chosen: the whole schedule of announcements.
-const SETTLING: Duration = Duration::from_secs(4);

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use foca::OwnedNotification;
 use garpike_election::NodeName;
 use tracing::{debug, info, warn};
 
-use super::{Cluster, Dead, Phase};
+use super::{Cluster, Phase};
 use crate::codec::{self, Standing};
-use crate::config::{ASK_FACTS_EVERY, DEAD_MAX};
-use crate::datagram::{Datagram, Kind, Sender};
+use crate::config::{ANNOUNCE_TO, ASK_FACTS_EVERY};
+use crate::datagram::{Datagram, Kind};
+use crate::facts::{Facts, NODES_MAX};
+use crate::peers::{End, Peer};
 use crate::suspicion::Begun;
 use crate::timers::Own;
-use crate::{Event, Identity, ProcessId, Transmit, envelope, metrics};
+use crate::{Event, Identity, Path, ProcessId, Transmit, envelope, metrics};
 
 impl Cluster {
     /// Carries out what foca wants done, until it wants nothing more, and tells what has changed.
@@ -26,9 +27,6 @@ impl Cluster {
             if effects.is_empty() {
                 break;
             }
-            for facts in effects.facts {
-                self.learn(facts);
-            }
             for (timer, after) in effects.timers {
                 self.start_timer(timer, after);
             }
@@ -38,7 +36,7 @@ impl Cluster {
             for (to, payload) in effects.datagrams {
                 // foca remembers earlier identities of ours as dead, and tries to reach them.
                 if to.name != self.config.local {
-                    self.send(Kind::Swim, Some(to.process), to.gossip, &payload);
+                    self.send_to(Kind::Swim, &to, &payload);
                 }
             }
         }
@@ -47,6 +45,7 @@ impl Cluster {
             self.push_event(Event::Healed { nodes: healed });
         }
         self.review_members();
+        self.review_deliveries();
     }
 
     fn start_timer(&mut self, timer: foca::Timer<Identity>, after: Duration) {
@@ -65,13 +64,12 @@ impl Cluster {
     fn note(&mut self, notification: OwnedNotification<Identity>, healed: &mut BTreeSet<NodeName>) {
         self.stale = true;
         match notification {
-            OwnedNotification::MemberUp(identity) => self.note_up(&identity, healed),
-            OwnedNotification::MemberDown(identity) => self.note_down(identity),
+            OwnedNotification::MemberUp(identity) => self.note_up(identity, healed),
+            OwnedNotification::MemberDown(identity) => self.note_down(&identity),
             OwnedNotification::Rename(before, after) => {
                 debug!(node = %after.name, before = %before.generation, after = %after.generation, "new identity");
-                if before.process != after.process && self.swim.is_active(&after) {
-                    info!(node = %after.name, gossip = %after.gossip, "member restarted");
-                    self.send_facts(&after);
+                if self.swim.is_active(&after) {
+                    self.note_rename(&before, after);
                 }
             }
             OwnedNotification::Active => self.connected = true,
@@ -82,36 +80,73 @@ impl Cluster {
             OwnedNotification::Rejoin(identity) => {
                 warn!(generation = %identity.generation, "others had declared this node dead");
                 metrics::declared_dead();
-                self.connected = false;
+                self.connected = self.swim.active().next().is_some();
+                self.own.set_author(identity);
                 self.timers.set(Own::Seeds, self.now);
                 self.push_event(Event::DeclaredDead);
+                let nearest: Vec<Identity> = self.peers.iter().map(|peer| peer.identity.clone()).collect();
+                nearest.into_iter().take(ANNOUNCE_TO).for_each(|identity| self.swim.announce(identity));
+                self.spread_facts();
             }
             OwnedNotification::Defunct => self.connected = false,
         }
     }
 
-    fn note_up(&mut self, identity: &Identity, healed: &mut BTreeSet<NodeName>) {
-        let dead = self.dead.remove(&identity.name);
-        if dead.is_some_and(|dead| dead.identity.process == identity.process) {
-            metrics::heal();
-            healed.insert(identity.name.clone());
+    fn note_up(&mut self, identity: Identity, healed: &mut BTreeSet<NodeName>) {
+        let name = identity.name.clone();
+        if let Some(peer) = self.peers.get_mut(&name) {
+            let before = mem::replace(&mut peer.identity, identity.clone());
+            peer.rumoured = false;
+            if before.process != identity.process {
+                self.follow_restart(&name, before.process);
+            }
+            return self.deliver_facts(&identity);
         }
-        info!(node = %identity.name, gossip = %identity.gossip, "member is up");
-        self.send_facts(identity);
+        if self.peers.len() >= NODES_MAX {
+            return metrics::member_refused();
+        }
+        info!(node = %name, gossip = %identity.gossip, "member is up");
+        let dead = self.peers.insert(Peer::new(identity.clone(), self.now));
+        if let Some(dead) = dead {
+            if dead.identity.process == identity.process {
+                metrics::heal();
+                healed.insert(name.clone());
+            }
+            if let Some(peer) = self.peers.get_mut(&name) {
+                peer.returned = dead.end == End::HostDead;
+            }
+            self.tell_of_death(&identity, &dead);
+            if dead.end == End::HostDead {
+                // It waits for our facts before it is ready: by then it is to know that it was taken for dead.
+                return self.follow_facts(&name, None);
+            }
+        }
+        self.follow_facts(&name, None);
+        self.deliver_facts(&identity);
     }
 
-    fn note_down(&mut self, identity: Identity) {
-        let last_state = self.book.of(&identity).map(|facts| facts.state);
-        info!(node = %identity.name, gossip = %identity.gossip, ?last_state, "member is down");
-        metrics::death();
-        // Every survivor should know it now, not at the next time of gossip.
-        self.swim.gossip();
-        if self.dead.len() >= DEAD_MAX
-            && let Some(longest) = self.dead.values().min_by_key(|dead| dead.at).map(|dead| dead.identity.name.clone())
-        {
-            self.dead.remove(&longest);
+    /// A member has another identity: it was restarted, or takes back its life.
+    fn note_rename(&mut self, before: &Identity, after: Identity) {
+        let name = after.name.clone();
+        let Some(peer) = self.peers.get_mut(&name) else { return };
+        peer.identity = after.clone();
+        peer.rumoured = false;
+        if before.process != after.process {
+            info!(node = %name, gossip = %after.gossip, "speaker was restarted");
+            self.deliveries.forget(&name);
+            self.follow_restart(&name, before.process);
         }
-        self.dead.insert(identity.name.clone(), Dead { identity, at: self.now, last_state });
+        self.deliver_facts(&after);
+    }
+
+    /// foca takes a member for dead: it left, or others have given a verdict that has not come here, or will not.
+    fn note_down(&mut self, identity: &Identity) {
+        let Some(peer) = self.peers.get_mut(&identity.name).filter(|peer| peer.identity == *identity) else { return };
+        if peer.away.is_none() {
+            peer.rumoured = true;
+            self.watching.rumour(&identity.name, self.now);
+            self.look_after(&identity.name);
+        }
     }
 
     /// Tells what has changed among the members since the last input.
@@ -122,9 +157,13 @@ impl Cluster {
         if !mem::take(&mut self.stale) {
             return;
         }
+        self.review_keys();
         if self.phase == Phase::Joining {
             let (names, addrs) = self.active_names_and_addrs();
-            if self.seeds.missing(&names, &addrs).is_empty() {
+            // A member that has not spoken for itself yet would seem to rank behind us, and one that does not know that we
+            // join would take us for one that has been there.
+            let known = self.members_without_facts().next().is_none() && !self.deliveries.has_facts();
+            if known && self.seeds.missing(&names, &addrs).is_empty() {
                 self.become_ready();
                 return self.settle();
             }
@@ -132,6 +171,7 @@ impl Cluster {
         if self.members_without_facts().next().is_some() {
             self.timers.set_if_unset(Own::MissingFacts, self.now + ASK_FACTS_EVERY);
         }
+        self.follow_members();
         let members = self.count_members();
         if members != self.members {
             self.members = members;
@@ -142,25 +182,45 @@ impl Cluster {
 
     pub(super) fn send_facts(&mut self, to: &Identity) {
         let facts = self.own.to_bytes();
-        self.send(Kind::Facts, Some(to.process), to.gossip, &facts);
+        self.send_to(Kind::Facts, to, &facts);
     }
 
     pub(super) fn send_standing(&mut self, kind: Kind, to: &Identity, standing: &Standing) {
         let payload = codec::encode(standing).expect("an identity is bounded by its name");
-        self.send(kind, Some(to.process), to.gossip, &payload);
+        self.send_to(kind, to, &payload);
+    }
+
+    /// Sends to a member by UDP, and where that is blocked over the wires too.
+    pub(super) fn send_by_open_ways(&mut self, kind: Kind, name: &NodeName, payload: &[u8]) {
+        let Some(identity) = self.peers.get(name).map(|peer| peer.identity.clone()) else { return };
+        self.send_to(kind, &identity, payload);
+        for path in self.open_wires(name) {
+            self.send(kind, Some(identity.process), &path, payload);
+        }
+    }
+
+    /// The wires to a member that answers there, but not by UDP.
+    pub(super) fn open_wires(&self, name: &NodeName) -> Vec<Path> {
+        let Some(peer) = self.peers.get(name).filter(|peer| peer.udp_blocked.is_some()) else { return Vec::new() };
+        let wires = self.book.of(&peer.identity).map(Facts::wires).unwrap_or_default();
+        self.wire_paths(&wires)
+    }
+
+    pub(super) fn send_to(&mut self, kind: Kind, to: &Identity, payload: &[u8]) {
+        self.send(kind, Some(to.process), &Path::Udp(to.gossip), payload);
     }
 
     /// Seals a datagram and puts it out for sending.
-    pub(super) fn send(&mut self, kind: Kind, to: Option<ProcessId>, addr: SocketAddr, payload: &[u8]) {
+    pub(super) fn send(&mut self, kind: Kind, to: Option<ProcessId>, path: &Path, payload: &[u8]) {
         if self.transmits.len() >= TRANSMITS_MAX {
             return metrics::unsent();
         }
         self.sequence += 1;
-        let sender = Sender { name: self.config.local.clone(), process: self.config.process };
-        let text = Datagram { kind, to, sender, sequence: self.sequence, payload }.to_bytes();
-        metrics::sent(kind);
-        let payload = envelope::wrap(&self.config.sealing, &text, &mut self.rng);
-        self.transmits.push_back(Transmit { to: addr, payload });
+        let (name, process) = (self.config.local.as_str(), self.config.process);
+        let text = Datagram { kind, to, name, process, sequence: self.sequence, payload }.to_bytes();
+        self.traffic.sent(kind);
+        let payload = envelope::wrap(&self.config.sealing, self.keys.held(kind, to, path), &text, &mut self.rng);
+        self.transmits.push_back(Transmit { to: path.clone(), payload });
     }
 }
 

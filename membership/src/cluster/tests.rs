@@ -1,15 +1,17 @@
+mod handicaps;
+mod keys;
 mod net;
+mod skew;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use garpike_election::{InterfaceName, NodeName, NodeState, Selection};
+use garpike_election::{InterfaceName, NodeName, NodeState, Presence, Selection};
 use proptest::prelude::*;
 use rand::RngExt;
 
 use self::net::{Datagram, Net, addr, config, name, names, sealed};
-use crate::datagram::Kind;
-use crate::{Config, Event, Generation, Liveness, ProcessId, Sealing, envelope};
+use crate::{Config, Event, Generation, ProcessId, Sealing, Surroundings, WatchStatus, envelope};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +43,7 @@ fn a_node_without_seeds_is_ready_at_once_and_can_be_joined() {
 
     net.start(Config { seeds: vec![addr(1)], ..config(2, 1) });
 
-    assert!(net.run_until(SECOND, Net::all_know_all) < 10 * MS);
+    assert!(net.run_until(SECOND, Net::all_know_all) < 30 * MS);
 }
 
 #[test]
@@ -170,29 +172,55 @@ fn nobody_is_declared_dead_by_mistake_when_datagrams_are_lost() {
 }
 
 #[test]
-fn a_short_stall_is_no_death() {
-    for seed in 0..20 {
-        let mut net = Net::settled(3, seed);
-        net.stall(2, 350 * MS);
+fn a_speaker_that_hangs_is_away_and_comes_back_and_nobody_dies() {
+    for (seed, stall) in [(1, 100 * MS), (2, 350 * MS), (3, 3 * SECOND), (4, 50 * SECOND)] {
+        for count in [2, 3, 10] {
+            let mut net = Net::settled(count, seed);
+            net.stall(2, stall);
+            net.run(stall - MS);
+            let presence = net.node(1).members().nodes[&name(2)].presence;
+            assert_eq!(presence == Presence::Away, stall > 300 * MS, "{count} nodes, {stall:?}");
 
-        net.run(3 * SECOND);
+            net.run_until(SECOND / 4, Net::all_know_all);
 
-        assert_eq!(net.events, [], "seed {seed}");
-        net.assert_all_know_all();
+            net.run(2 * SECOND);
+            net.assert_all_know_all();
+            let quiet = |event: &Event| matches!(event, Event::MembersChanged | Event::FactsKnown);
+            assert!(net.events.iter().all(|(_, _, event)| quiet(event)), "{count} nodes, {stall:?}: {:?}", net.events);
+        }
     }
 }
 
 #[test]
-fn a_node_that_was_stalled_for_long_declares_nobody_dead() {
-    for seed in 0..10 {
-        let mut net = Net::settled(4, seed);
-        net.stall(2, 3 * SECOND);
-        net.run(8 * SECOND);
+fn a_killed_speaker_is_away_for_the_time_of_the_grace() {
+    for count in [2, 3, 10] {
+        let mut net = Net::settled(count, 1);
+        net.kill(2);
+        net.run(SECOND / 4);
+        for (at, cluster) in &net.nodes {
+            let member = &cluster.members().nodes[&name(2)];
+            assert_eq!((member.state, member.presence), (NodeState::Ready, Presence::Away), "{at} of {count}");
+        }
 
-        net.assert_all_know_all();
-        for others in [1, 3, 4] {
-            assert!(!net.events_of(others).contains(&Event::DeclaredDead), "seed {seed}");
-            assert!(net.events_of(others).contains(&Event::Healed { nodes: names(&[2]) }), "seed {seed}");
+        net.run(59 * SECOND);
+        assert!(net.nodes.values().all(|cluster| cluster.members().nodes.contains_key(&name(2))));
+        net.run(SECOND);
+        assert!(net.nodes.values().all(|cluster| !cluster.members().nodes.contains_key(&name(2))));
+    }
+}
+
+#[test]
+fn a_host_that_dies_while_its_speaker_is_gone_is_dead() {
+    for count in [2, 3, 10] {
+        for seed in 0..5 {
+            let mut net = Net::settled(count, seed);
+            net.kill(2);
+            net.run(2 * SECOND);
+            net.crash(2);
+
+            let took = net.run_until(SECOND, Net::all_know_all);
+
+            assert!(took < 350 * MS, "{count} nodes: {took:?}");
         }
     }
 }
@@ -204,27 +232,8 @@ fn a_suspect_is_shown_as_such() {
 
     net.run_until(SECOND, |net| {
         let status = net.nodes[&addr(1)].status();
-        status.members.iter().any(|member| member.liveness == Liveness::Suspect && member.name == name(2))
+        status.members.iter().any(|member| member.watch == Some(WatchStatus::Verifying) && member.name == name(2))
     });
-}
-
-#[test]
-fn a_suspect_is_told_and_refutes_at_once() {
-    let mut net = Net::new(1);
-    for node in 1..=2 {
-        net.start(Config { sealing: Sealing::InsecurePlaintext, ..config(node, 2) });
-    }
-    net.run(SECOND);
-    net.stall(2, 400 * MS);
-    let liveness = |net: &mut Net| net.node(1).status().members[0].liveness;
-    net.run(399 * MS);
-    assert_eq!(liveness(&mut net), Liveness::Suspect);
-
-    // Neither a probe nor gossip tells it.
-    net.lose_all_but(|datagram| kind(datagram) == Kind::Suspected || datagram.from == addr(2));
-    net.run(3 * MS);
-
-    assert_eq!(liveness(&mut net), Liveness::Alive);
 }
 
 #[test]
@@ -250,14 +259,18 @@ fn everybody_knows_at_once_that_a_node_restarts() {
         net.with(2, |cluster, now| cluster.set_state(NodeState::Restarting, now));
         net.run(MS);
 
-        for (at, cluster) in &net.nodes {
-            assert_eq!(cluster.members().nodes[&name(2)].state, NodeState::Restarting, "{at}");
+        for (at, cluster) in net.nodes.iter().filter(|(at, _)| **at != addr(2)) {
+            let member = &cluster.members().nodes[&name(2)];
+            assert_eq!((member.state, member.presence), (NodeState::Ready, Presence::Away), "{at}");
         }
+        let own = &net.node(2).members().nodes[&name(2)];
+        assert_eq!((own.state, own.presence), (NodeState::Ready, Presence::Here), "it serves until it ends");
+        assert_eq!(net.events_of(2), [Event::FactsKnown]);
     }
 }
 
 #[test]
-fn a_state_that_datagrams_lost_is_known_by_gossip() {
+fn a_state_that_datagrams_lost_is_told_again() {
     for seed in 0..10 {
         let mut net = Net::settled(10, seed);
         net.loss = 0.5;
@@ -272,18 +285,21 @@ fn a_state_that_datagrams_lost_is_known_by_gossip() {
 }
 
 #[test]
-fn a_node_that_leaves_is_gone_within_a_quarter_of_a_second() {
+fn a_node_that_leaves_is_away_and_dead_when_its_host_ends() {
     for count in [2, 3, 10] {
         let mut net = Net::settled(count, 1);
-        net.with(2, |cluster, now| {
-            cluster.set_state(NodeState::Restarting, now);
-            cluster.leave(now);
-        });
-
+        net.with(2, |cluster, now| cluster.leave(now));
         net.run_until(300 * MS, |net| net.nodes[&addr(2)].is_gone());
+        net.kill(2);
+        net.run(10 * SECOND);
+        let others = || (1..=count).filter(|node| *node != 2);
+        for node in others() {
+            assert_eq!(net.node(node).members().nodes[&name(2)].presence, Presence::Away, "{node} of {count}");
+        }
 
         net.crash(2);
-        net.assert_all_know_all();
+        net.run_until(350 * MS, Net::all_know_all);
+
         assert_eq!(net.node(1).status().dead[0].last_state, Some(NodeState::Restarting));
         assert_eq!(net.count(&Event::DeclaredDead), 0);
     }
@@ -293,7 +309,7 @@ fn a_node_that_leaves_is_gone_within_a_quarter_of_a_second() {
 fn a_restarted_node_takes_the_place_of_its_earlier_life_whatever_its_address() {
     for (seed, address) in [(1, 2), (2, 50)] {
         let mut net = Net::settled(3, seed);
-        net.crash(2);
+        net.kill(2);
         net.run(30 * MS);
 
         let later = Config { generation: Generation(2_000_000), process: ProcessId(77), ..config(2, 3) };
@@ -313,29 +329,32 @@ fn a_restarted_node_takes_the_place_of_its_earlier_life_whatever_its_address() {
 }
 
 #[test]
-fn a_restarted_node_joins_until_it_has_spoken_for_itself() {
+fn a_restarted_speaker_keeps_its_rank_and_is_away_until_it_is_ready() {
     let mut net = Net::settled(3, 1);
-    net.crash(2);
-    net.start(Config { generation: Generation(2_000_000), process: ProcessId(77), ..config(2, 3) });
+    net.kill(2);
+    net.run(10 * MS);
+    // One of its seeds does not answer: it joins for three seconds.
+    let seeds = vec![addr(1), addr(99)];
+    net.start(Config { generation: Generation(2_000_000), process: ProcessId(77), seeds, ..config(2, 3) });
+    net.run(SECOND);
 
-    let mut seen = BTreeMap::new();
-    for _ in 0..50 {
-        net.run(MS / 5);
-        let member = net.node(1).members().nodes.get(&name(2)).cloned();
-        let generation =
-            net.node(1).status().members.iter().find(|member| member.name == name(2)).map(|m| m.generation);
-        seen.insert(generation, member.map(|member| member.state));
+    for node in [1, 3] {
+        let status = net.node(node).status();
+        let member = status.members.iter().find(|member| member.name == name(2)).unwrap();
+        assert_eq!(member.generation, Generation(2_000_000), "node {node}");
+        assert_eq!((member.state, member.presence), (Some(NodeState::Joining), Presence::Away), "node {node}");
+        assert_eq!(net.node(node).members().nodes[&name(2)].state, NodeState::Ready, "node {node}");
     }
+    assert_eq!(net.node(2).members().nodes[&name(2)].state, NodeState::Joining);
 
-    assert!(seen.contains_key(&Some(Generation(2_000_000))), "{seen:?}");
-    assert_ne!(seen[&Some(Generation(2_000_000))], None);
+    net.run_until(3 * SECOND, Net::all_know_all);
 }
 
 #[test]
 fn a_node_whose_clock_was_set_back_comes_back() {
     for pause in [10 * MS, 5 * SECOND] {
         let mut net = Net::settled(3, 1);
-        net.crash(2);
+        net.kill(2);
         net.run(pause);
 
         net.start(Config { generation: Generation(5), process: ProcessId(77), ..config(2, 3) });
@@ -357,7 +376,7 @@ fn a_rolling_restart_disturbs_nobody() {
             cluster.leave(now);
         });
         net.run(300 * MS);
-        net.crash(node);
+        net.kill(node);
         net.run(700 * MS);
 
         let (generation, process) = (Generation(2_000_000), ProcessId(100 + u64::from(node)));
@@ -400,7 +419,7 @@ fn a_partition_heals_and_both_sides_know_that_they_were_wrong() {
 
 #[test]
 fn two_nodes_find_each_other_again_after_any_time() {
-    for (seed, pause) in [(1, 2), (2, 20), (3, 700), (4, 3_000)] {
+    for (seed, pause) in [(1, 2), (2, 20), (3, 700)] {
         let mut net = Net::settled(2, seed);
         net.cut(&[1], &[2]);
         net.run(pause * SECOND);
@@ -437,6 +456,29 @@ fn a_node_that_was_cut_off_comes_back_without_killing_the_others() {
         net.assert_all_know_all();
         for majority in 1..=4 {
             assert!(!net.events_of(majority).contains(&Event::DeclaredDead), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn those_whom_a_majority_took_for_dead_are_held_down_and_nobody_else() {
+    for (away, held_down) in [(vec![1, 4, 7], names(&[1, 4, 7])), (vec![1, 2, 3, 4, 5], names(&[]))] {
+        for seed in 0..6 {
+            let mut net = Net::settled(10, seed);
+            net.loss = 0.1;
+            let there: Vec<u8> = (1..=10).filter(|node| !away.contains(node)).collect();
+            net.cut(&away, &there);
+            net.run(8 * SECOND);
+            net.heal();
+            net.run_until(2 * SECOND, Net::all_know_all);
+            net.run(SECOND);
+
+            for (at, cluster) in &net.nodes {
+                let nodes = cluster.members().nodes.iter();
+                let held = nodes.filter(|(_, member)| member.state == NodeState::HeldDown);
+                let held: BTreeSet<NodeName> = held.map(|(name, _)| name.clone()).collect();
+                assert_eq!(held, held_down, "{at}, seed {seed}");
+            }
         }
     }
 }
@@ -480,7 +522,7 @@ fn a_node_with_another_secret_changes_nothing_and_is_named() {
     assert_eq!(net.living(4), names(&[4]));
     let status = net.node(1).status();
     let complaint = status.complaints.iter().find(|complaint| complaint.reason == "wrong_key").unwrap();
-    assert_eq!(complaint.source, addr(4));
+    assert_eq!(complaint.source, addr(4).into());
     assert!(status.rejected.iter().any(|rejected| rejected.reason == "wrong_key" && rejected.count > 0));
 }
 
@@ -515,7 +557,7 @@ fn packets_of_metallb_are_named() {
     net.deliver(&metallb);
 
     let complaints = net.node(1).status().complaints;
-    assert_eq!((complaints[0].reason, complaints[0].source), ("memberlist", addr(9)));
+    assert_eq!((complaints[0].reason, complaints[0].source.clone()), ("memberlist", addr(9).into()));
 }
 
 #[test]
@@ -623,7 +665,7 @@ fn two_nodes_with_one_name_are_a_complaint_and_the_newer_one_serves() {
     }
     let before = net.recorded.len();
     net.run(SECOND);
-    assert!(net.recorded.len() - before < 200, "{} datagrams in a second", net.recorded.len() - before);
+    assert!(net.recorded.len() - before < 500, "{} datagrams in a second", net.recorded.len() - before);
 }
 
 #[test]
@@ -706,7 +748,7 @@ proptest! {
 
 #[test]
 fn a_cluster_at_rest_is_quiet() {
-    for (count, most) in [(1, 0.1), (3, 25.0), (10, 25.0)] {
+    for (count, most) in [(1, 0.1), (3, 90.0), (10, 130.0)] {
         let mut net = Net::settled(count, 1);
         let seconds = 30;
         net.run(seconds * SECOND);
@@ -722,7 +764,7 @@ fn interfaces_are_known_to_the_others() {
     let mut net = Net::settled(3, 1);
     let eth1 = Selection::Only([InterfaceName::new("eth1").unwrap()].into());
 
-    net.with(2, |cluster, now| cluster.set_interfaces(eth1.clone(), now));
+    net.with(2, |cluster, now| cluster.set_surroundings(Surroundings::new(eth1.clone()), now));
     net.run(MS);
 
     assert_eq!(net.node(1).members().nodes[&name(2)].interfaces, eth1);
@@ -740,7 +782,8 @@ fn the_status_can_be_read_by_scripts() {
     assert_eq!(json["process"], "0000000000000001", "a number would be rounded");
     assert_eq!(json["state"], "ready");
     assert_eq!(json["members"][0]["name"], "node-3");
-    assert_eq!(json["members"][0]["liveness"], "alive");
+    assert_eq!(json["members"][0]["presence"], "here");
+    assert_eq!(json["members"][0]["watch"], "listening");
     assert_eq!(json["members"][0]["state"], "ready");
     assert_eq!(json["dead"][0]["gossip"], "192.0.2.2:7946");
     assert_eq!(json["key_id"].as_str().unwrap().len(), 8);
@@ -764,16 +807,14 @@ fn the_longest_names_fit_into_a_datagram() {
     for node in 1..=4 {
         let long = NodeName::new(&format!("{}{node}", "a".repeat(252))).unwrap();
         let interfaces = (0..32).map(|n| InterfaceName::new(&format!("interface-{n:05}")).unwrap()).collect();
-        net.start(Config { local: long, interfaces: Selection::Only(interfaces), ..config(node, 4) });
+        net.start(Config {
+            local: long,
+            surroundings: Surroundings::new(Selection::Only(interfaces)),
+            ..config(node, 4)
+        });
     }
 
     net.run_until(3 * SECOND, Net::all_know_all);
     net.crash(4);
     net.run_until(2 * SECOND, Net::all_know_all);
-}
-
-/// The kind of a datagram in the clear.
-fn kind(datagram: &Datagram) -> Kind {
-    let text = envelope::unwrap(&Sealing::InsecurePlaintext, &datagram.bytes).unwrap();
-    crate::datagram::Datagram::parse(&text).unwrap().kind
 }

@@ -2,26 +2,57 @@
 //!
 //! It reads what has arrived before it looks at what is due, so that a process that was held up hears the answers that
 //! wait for it before it takes anybody for dead. A datagram that cannot be sent is dropped, as the network might have
-//! done. Dropping the future of [`Node::run`] at any point is safe: others then take this node for dead.
+//! done. TCP connections are served by tasks of their own, which it owns. Dropping the future of [`Node::run`] at any point
+//! is safe: others then take this node for dead.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
-use garpike_election::{InterfaceName, Members, NodeState, Selection};
+use garpike_election::{InterfaceName, MacAddr, Members, NodeState};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
 
+use super::host_probe::HostProbes;
+use super::socket::Datagrams;
+use super::stream_client::{exchange, reach};
+use super::stream_faults::StreamFaults;
+use super::stream_server::{Context, FromStream, Published, serve};
 use super::{GossipSocket, seed};
+use crate::datagram::Sender;
 use crate::envelope::DATAGRAM_MAX;
-use crate::{Cluster, Config, Event, Status, metrics};
+use crate::metrics::Exchange;
+use crate::stream::Snapshot;
+use crate::{Cluster, Config, Event, Path, Request, SourcedKeys, Status, Surroundings, metrics};
 
 /// The task; [`Node::run`] is its body.
 pub struct Node {
     cluster: Cluster,
-    socket: GossipSocket,
+    gossip: SocketAddr,
+    socket: Datagrams,
+    /// Until [`Node::run`] hands it to the task that serves it.
+    listener: Option<TcpListener>,
+    probes: HostProbes,
+    published: watch::Sender<Published>,
+    /// The members have changed, and the streams have not been told.
+    unpublished: bool,
+    from_streams: mpsc::Receiver<FromStream>,
+    context: Context,
+    faults: StreamFaults,
+    /// With whom an exchange is going on.
+    exchanging: BTreeSet<SocketAddr>,
+    /// The server of streams, and the exchanges. Those give the address of the other node.
+    tasks: JoinSet<Option<SocketAddr>>,
     commands: mpsc::Receiver<Command>,
+    heard: mpsc::Receiver<Heard>,
+    frames: mpsc::Sender<Frame>,
+    ask_stations: mpsc::Sender<()>,
     events: mpsc::Sender<Event>,
     members: watch::Sender<Members>,
     status: watch::Sender<Status>,
@@ -41,6 +72,32 @@ pub struct Handle {
     pub events: mpsc::Receiver<Event>,
     /// What this node is to do.
     pub commands: mpsc::Sender<Command>,
+    /// What the announcer heard.
+    pub heard: mpsc::Sender<Heard>,
+    /// Datagrams that the announcer is to send as frames of [`crate::ETHERTYPE`].
+    pub frames: mpsc::Receiver<Frame>,
+    /// Whenever the announcer is to let the stations on its wires say something.
+    pub ask_stations: mpsc::Receiver<()>,
+}
+
+/// A datagram in a bare frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The interface here.
+    pub interface: InterfaceName,
+    /// The Ethernet address of the other end.
+    pub mac: MacAddr,
+    /// What follows the Ethernet header, without padding.
+    pub payload: Vec<u8>,
+}
+
+/// What the announcer heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// A frame of [`crate::ETHERTYPE`]. Its payload may have been padded with zeros to the least length of a frame.
+    Frame(Frame),
+    /// A station that is no member said something.
+    Station,
 }
 
 /// Something that a [`Node`] is told to do.
@@ -48,8 +105,10 @@ pub struct Handle {
 pub enum Command {
     /// Tell everybody what this node is doing.
     SetState(NodeState),
-    /// Tell everybody on which interfaces this node can announce.
-    SetInterfaces(Selection<InterfaceName>),
+    /// Take the links of this node, and tell everybody what they should know of them.
+    SetSurroundings(Surroundings),
+    /// Take what the source of keys holds.
+    SetKeys(SourcedKeys),
     /// Leave the cluster; `done` is told when the others have been told, and the task ends.
     Leave {
         /// Told in the end.
@@ -64,13 +123,53 @@ impl Node {
     #[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
     pub fn new(config: Config, socket: GossipSocket) -> (Self, Handle) {
         let now = Instant::now();
+        let gossip = config.gossip;
+        let local = Sender { name: config.local.clone(), process: config.process };
         let cluster = Cluster::new(config, seed(), now);
+        let (socket, listener) = socket.into_parts();
+        let published = Published { sealing: cluster.sealing().clone(), snapshot: snapshot_of(&cluster) };
+        let (published, published_out) = watch::channel(published);
+        let (from_streams_in, from_streams) = mpsc::channel(FROM_STREAMS_DEPTH);
+        let context = Context { local, published: published_out, node: from_streams_in };
         let (members, members_out) = watch::channel(cluster.members().clone());
         let (status, status_out) = watch::channel(cluster.status());
         let (events, events_out) = mpsc::channel(EVENTS_DEPTH);
         let (commands_in, commands) = mpsc::channel(COMMANDS_DEPTH);
-        let node = Self { cluster, socket, commands, events, members, status, status_at: now, leaving: Vec::new() };
-        let handle = Handle { members: members_out, status: status_out, events: events_out, commands: commands_in };
+        let (heard_in, heard) = mpsc::channel(HEARD_DEPTH);
+        let (frames, frames_out) = mpsc::channel(FRAMES_DEPTH);
+        let (ask_stations, ask_stations_out) = mpsc::channel(1);
+        let node = Self {
+            cluster,
+            gossip,
+            socket,
+            listener: Some(listener),
+            probes: HostProbes::new(gossip),
+            published,
+            unpublished: false,
+            from_streams,
+            context,
+            faults: StreamFaults::default(),
+            exchanging: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            commands,
+            heard,
+            frames,
+            ask_stations,
+            events,
+            members,
+            status,
+            status_at: now,
+            leaving: Vec::new(),
+        };
+        let handle = Handle {
+            members: members_out,
+            status: status_out,
+            events: events_out,
+            commands: commands_in,
+            heard: heard_in,
+            frames: frames_out,
+            ask_stations: ask_stations_out,
+        };
         (node, handle)
     }
 
@@ -78,6 +177,13 @@ impl Node {
     #[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
     pub async fn run(mut self, cancel: CancellationToken) {
         let mut buffer = vec![0; DATAGRAM_MAX + 1];
+        if let Some(listener) = self.listener.take() {
+            let context = self.context.clone();
+            self.tasks.spawn(async move {
+                serve(listener, context).await;
+                None
+            });
+        }
         count_error(self.socket.writable().await);
         self.handle_due(Instant::now());
         while !self.cluster.is_gone() {
@@ -85,13 +191,22 @@ impl Node {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(command) = self.commands.recv() => self.obey(command, Instant::now()),
+                Some(heard) = self.heard.recv() => self.take(heard, Instant::now()),
+                Some(from_stream) = self.from_streams.recv() => self.take_from_stream(from_stream, Instant::now()),
+                Some(ended) = self.tasks.join_next() => {
+                    let with = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+                    if let Some(with) = with {
+                        self.exchanging.remove(&with);
+                    }
+                }
                 readable = self.socket.readable() => count_error(readable),
+                () = self.probes.ready() => {}
+                // Whoever takes over addresses goes first.
+                () = yield_now(), if self.unpublished => self.publish_state(),
                 () = sleep_until(due.into()) => {}
             }
-            if self.receive(&mut buffer) == Received::Error {
-                // The kernel reports an error once, normally; should it persist, the task must not spin.
-                sleep(PAUSE_AFTER_ERROR).await;
-            }
+            self.receive(&mut buffer).await;
+            self.receive_what_came_late(&mut buffer).await;
             self.handle_due(Instant::now());
         }
         self.publish_status(Instant::now());
@@ -104,7 +219,11 @@ impl Node {
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
             Command::SetState(state) => self.cluster.set_state(state, now),
-            Command::SetInterfaces(interfaces) => self.cluster.set_interfaces(interfaces, now),
+            Command::SetSurroundings(surroundings) => self.cluster.set_surroundings(surroundings, now),
+            Command::SetKeys(sourced) => {
+                self.cluster.set_keys(sourced, now);
+                self.unpublished = true;
+            }
             Command::Leave { done } => {
                 self.leaving.push(done);
                 self.cluster.leave(now);
@@ -113,9 +232,39 @@ impl Node {
         self.let_out();
     }
 
+    fn take(&mut self, heard: Heard, now: Instant) {
+        match heard {
+            Heard::Frame(Frame { interface, mac, payload }) => {
+                self.cluster.handle_datagram(Path::Wire(interface, mac), &payload, now);
+            }
+            Heard::Station => self.cluster.handle_station_answer(now),
+        }
+        self.let_out();
+    }
+
+    fn take_from_stream(&mut self, from_stream: FromStream, now: Instant) {
+        match from_stream {
+            FromStream::State { from, state } => match self.cluster.handle_state(&state, now) {
+                Ok(_) => self.let_out(),
+                Err(rejected) => self.context.reject(from, rejected.into()),
+            },
+            FromStream::Reached { with, name } => self.cluster.handle_reached(with, &name, now),
+            FromStream::Fault { from, fault } => self.faults.count(fault, from, now),
+        }
+    }
+
     /// Takes in what has arrived, up to a limit, so that timers are not starved by a flood.
     #[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
-    fn receive(&mut self, buffer: &mut [u8]) -> Received {
+    async fn receive(&mut self, buffer: &mut [u8]) -> Received {
+        let now = Instant::now();
+        for probe in self.probes.take_answered(now) {
+            self.cluster.handle_host_answer(probe, now);
+        }
+        self.let_out();
+        for _ in 0..HEARD_DEPTH {
+            let Ok(heard) = self.heard.try_recv() else { break };
+            self.take(heard, now);
+        }
         for _ in 0..DATAGRAMS_PER_WAKE_UP {
             match self.socket.receive(buffer) {
                 Ok((len, from)) => {
@@ -126,11 +275,31 @@ impl Node {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::All,
                 Err(error) => {
                     count_error(Err(error));
-                    return Received::Error;
+                    // The kernel reports an error once, normally; should it persist, the task must not spin.
+                    sleep(PAUSE_AFTER_ERROR).await;
+                    return Received::All;
                 }
             }
         }
-        Received::All
+        Received::UpToLimit
+    }
+
+    /// Reads again when a timer is late.
+    ///
+    /// Then this process was held up, and what has arrived meanwhile may not be known yet: the runtime asks the kernel for
+    /// it only between two runs of this task, and a process that was stopped and continued is told of its timers first.
+    #[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
+    async fn receive_what_came_late(&mut self, buffer: &mut [u8]) {
+        let now = Instant::now();
+        if self.cluster.poll_timeout().is_none_or(|due| now.saturating_duration_since(due) < LATE) {
+            return;
+        }
+        for _ in 0..READ_AGAIN {
+            yield_now().await;
+            if self.receive(buffer).await == Received::All {
+                break;
+            }
+        }
     }
 
     fn handle_due(&mut self, now: Instant) {
@@ -150,26 +319,91 @@ impl Node {
 
     fn publish_status(&mut self, now: Instant) {
         self.status_at = now;
-        self.status.send_replace(self.cluster.status());
+        self.cluster.report_metrics();
+        let mut status = self.cluster.status();
+        self.faults.show(&mut status, now);
+        self.status.send_replace(status);
+        if self.cluster.digest() != self.published.borrow().snapshot.digest {
+            self.publish_state();
+        }
     }
 
-    /// Sends what is to be sent, and tells what has happened.
+    /// Lets the streams know what this node knows.
+    fn publish_state(&mut self) {
+        self.unpublished = false;
+        let (sealing, snapshot) = (self.cluster.sealing().clone(), snapshot_of(&self.cluster));
+        self.published.send_replace(Published { sealing, snapshot });
+    }
+
+    fn exchange(&mut self, with: SocketAddr) {
+        if self.exchanging.len() >= EXCHANGES_MAX || !self.exchanging.insert(with) {
+            return metrics::exchanged(Exchange::Busy);
+        }
+        let (gossip, context) = (self.gossip, self.context.clone());
+        self.tasks.spawn(async move {
+            exchange(gossip, with, context).await;
+            Some(with)
+        });
+    }
+
+    fn reach(&mut self, with: SocketAddr) {
+        if self.exchanging.len() >= EXCHANGES_MAX || !self.exchanging.insert(with) {
+            return;
+        }
+        let (gossip, sealing, context) = (self.gossip, self.cluster.sealing().clone(), self.context.clone());
+        self.tasks.spawn(async move {
+            let local = (context.local.name.clone(), context.local.process);
+            match reach(local, Some(gossip), with, sealing).await {
+                // The node is gone: so is the use of it.
+                Ok(name) => drop(context.node.send(FromStream::Reached { with, name }).await),
+                Err(fault) => debug!(%with, reason = fault.reason(), "not reached by TCP either"),
+            }
+            Some(with)
+        });
+    }
+
+    /// Sends what is to be sent, does what is to be done, and tells what has happened.
+    #[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
     fn let_out(&mut self) {
         while let Some(transmit) = self.cluster.poll_transmit() {
-            if let Err(error) = self.socket.send(&transmit.payload, transmit.to) {
-                trace!(to = %transmit.to, %error, "datagram not sent");
+            let to = match transmit.to {
+                Path::Udp(to) => to,
+                Path::Wire(interface, mac) => {
+                    let frame = Frame { interface, mac, payload: transmit.payload };
+                    if self.frames.try_send(frame).is_err() {
+                        metrics::unsent();
+                    }
+                    continue;
+                }
+            };
+            if let Err(error) = self.socket.send(&transmit.payload, to) {
+                trace!(%to, %error, "datagram not sent");
                 metrics::unsent();
+            }
+        }
+        while let Some(request) = self.cluster.poll_request() {
+            match request {
+                // Full: it is being done.
+                Request::AskStations => drop(self.ask_stations.try_send(())),
+                Request::ProbeHost { probe, to } => self.probes.begin(probe, to, Instant::now()),
+                Request::Exchange { with } => self.exchange(with),
+                Request::Reach { with } => self.reach(with),
             }
         }
         while let Some(event) = self.cluster.poll_event() {
             if event == Event::MembersChanged {
                 self.members.send_replace(self.cluster.members().clone());
+                self.unpublished = true;
             }
             if self.events.try_send(event).is_err() {
                 metrics::event_lost();
             }
         }
     }
+}
+
+fn snapshot_of(cluster: &Cluster) -> Snapshot {
+    Snapshot { digest: cluster.digest(), state: cluster.state().into() }
 }
 
 fn count_error(result: io::Result<()>) {
@@ -179,14 +413,27 @@ fn count_error(result: io::Result<()>) {
     }
 }
 
+/// How much of what has arrived was taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Received {
     All,
-    Error,
+    UpToLimit,
 }
 
 /// Chosen: a reader that is 256 events behind is stuck.
 const EVENTS_DEPTH: usize = 256;
+
+/// Chosen: what a flood brings beyond that is lost, as on the wire.
+const HEARD_DEPTH: usize = 256;
+
+/// Chosen: a few frames for each member that is checked at a time.
+const FRAMES_DEPTH: usize = 256;
+
+/// Chosen: states of 1 MiB at most; streams wait for room.
+const FROM_STREAMS_DEPTH: usize = 8;
+
+/// Chosen: one with each of a few members at a time; the cluster asks again.
+const EXCHANGES_MAX: usize = 8;
 
 /// Chosen: commands come from one owner, one at a time.
 const COMMANDS_DEPTH: usize = 16;
@@ -196,6 +443,12 @@ const DATAGRAMS_PER_WAKE_UP: usize = 256;
 
 /// Chosen: fresh enough for people.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
+
+/// Chosen: above what a busy machine does to every timer now and then, below what others notice.
+const LATE: Duration = Duration::from_millis(20);
+
+/// Chosen: with [`DATAGRAMS_PER_WAKE_UP`], as many as the socket's buffer holds.
+const READ_AGAIN: usize = 4;
 
 /// Later than this, others may have begun to suspect us.
 const STALL: Duration = Duration::from_millis(300);
@@ -207,159 +460,4 @@ const IDLE: Duration = Duration::from_secs(1);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
-mod tests {
-    use std::net::{SocketAddr, UdpSocket};
-
-    use garpike_election::NodeName;
-    use tokio::task::JoinSet;
-    use tokio::time::timeout;
-
-    use super::*;
-    use crate::io::{BindError, new_process};
-    use crate::{Key, Sealing, SecretKey};
-
-    #[tokio::test]
-    async fn two_nodes_on_loopback_find_and_lose_each_other() {
-        let cancel = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let (a, b) = (socket(), socket());
-        let seeds = [a.local_addr(), b.local_addr()];
-        let (node_a, mut a) = Node::new(config("a", &a, &seeds), a);
-        let (node_b, mut b) = Node::new(config("b", &b, &seeds), b);
-        tasks.spawn(node_a.run(cancel.clone()));
-        tasks.spawn(node_b.run(cancel.clone()));
-
-        wait(&mut a, |members| states(members) == [("a", NodeState::Ready), ("b", NodeState::Ready)]).await;
-        wait(&mut b, |members| states(members) == [("a", NodeState::Ready), ("b", NodeState::Ready)]).await;
-
-        b.commands.send(Command::SetState(NodeState::Restarting)).await.unwrap();
-        wait(&mut a, |members| states(members) == [("a", NodeState::Ready), ("b", NodeState::Restarting)]).await;
-
-        let (done, left) = oneshot::channel();
-        b.commands.send(Command::Leave { done }).await.unwrap();
-        timeout(LIMIT, left).await.unwrap().unwrap();
-        wait(&mut a, |members| states(members) == [("a", NodeState::Ready)]).await;
-        timeout(LIMIT, tasks.join_next()).await.unwrap().unwrap().unwrap();
-
-        let mut events = Vec::new();
-        while let Ok(event) = a.events.try_recv() {
-            events.push(event);
-        }
-        assert!(events.contains(&Event::Ready), "{events:?}");
-        timeout(LIMIT, a.status.wait_for(|status| status.dead.len() == 1)).await.unwrap().unwrap();
-
-        cancel.cancel();
-        timeout(LIMIT, tasks.join_next()).await.unwrap().unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn the_death_of_one_of_three_is_known_to_the_others() {
-        let cancel = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let sockets = [socket(), socket(), socket()];
-        let seeds = sockets.each_ref().map(GossipSocket::local_addr);
-        let mut nodes = Vec::new();
-        for (name, socket) in ["a", "b", "c"].into_iter().zip(sockets) {
-            let (node, handle) = Node::new(config(name, &socket, &seeds), socket);
-            nodes.push((tasks.spawn(node.run(cancel.clone())), handle));
-        }
-        let ready = |name| (name, NodeState::Ready);
-        for (_, handle) in &mut nodes {
-            wait(handle, |members| states(members) == [ready("a"), ready("b"), ready("c")]).await;
-        }
-
-        let (dead, _handle) = nodes.pop().unwrap();
-        dead.abort();
-
-        for (_, handle) in &mut nodes {
-            wait(handle, |members| states(members) == [ready("a"), ready("b")]).await;
-        }
-        cancel.cancel();
-        assert!(tasks.join_next().await.unwrap().is_err(), "the dead one");
-        while let Some(ended) = timeout(LIMIT, tasks.join_next()).await.unwrap() {
-            ended.unwrap();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_is_not_there_and_garbage_do_not_end_the_task() {
-        let cancel = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let socket = socket();
-        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // Nobody listens on a port that was just given back: its kernel answers "port unreachable".
-        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        stranger.send_to(b"garbage", socket.local_addr()).unwrap();
-        stranger.send_to(&[0x47; 5000], socket.local_addr()).unwrap();
-
-        let (node, mut handle) = Node::new(config("a", &socket, &[nobody]), socket);
-        tasks.spawn(node.run(cancel.clone()));
-
-        wait(&mut handle, |members| states(members) == [("a", NodeState::Ready)]).await;
-        let reasons: Vec<_> = handle.status.borrow().rejected.iter().map(|rejected| rejected.reason).collect();
-        assert_eq!(reasons, ["too_long", "unknown_version"]);
-        cancel.cancel();
-        timeout(LIMIT, tasks.join_next()).await.unwrap().unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_socket_bound_to_every_address_reaches_both_families() {
-        let Ok(both) = GossipSocket::bind("[::]:0".parse().unwrap()) else {
-            // Only a kernel without IPv6 refuses it.
-            assert!(!std::path::Path::new("/proc/net/if_inet6").exists());
-            return;
-        };
-        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        peer.set_read_timeout(Some(LIMIT)).unwrap();
-        let mut buffer = [0; 9];
-
-        timeout(LIMIT, both.writable()).await.unwrap().unwrap();
-        both.send(b"hello", peer.local_addr().unwrap()).unwrap();
-        assert_eq!(peer.recv_from(&mut buffer).unwrap().0, 5);
-        peer.send_to(b"hi", ("127.0.0.1", both.local_addr().port())).unwrap();
-        timeout(LIMIT, both.readable()).await.unwrap().unwrap();
-        assert_eq!(both.receive(&mut buffer).unwrap(), (2, peer.local_addr().unwrap()));
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_named_with_its_mend() {
-        let taken = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let _holder = UdpSocket::bind(taken).unwrap();
-
-        let error = GossipSocket::bind(taken).unwrap_err();
-
-        let text = error.to_string();
-        assert!(matches!(error, BindError::InUse { .. }), "{text}");
-        assert!(
-            text.contains("127.0.0.1") && text.contains(&taken.port().to_string()) && text.contains("--ml-bindport")
-        );
-        assert!(matches!(GossipSocket::bind("192.0.2.1:0".parse().unwrap()), Err(BindError::NotOurs { .. })));
-    }
-
-    const LIMIT: Duration = Duration::from_secs(10);
-
-    async fn wait(handle: &mut Handle, condition: impl FnMut(&Members) -> bool) {
-        timeout(LIMIT, handle.members.wait_for(condition)).await.unwrap().unwrap();
-    }
-
-    fn states(members: &Members) -> Vec<(&str, NodeState)> {
-        members.nodes.iter().map(|(name, member)| (name.as_str(), member.state)).collect()
-    }
-
-    fn socket() -> GossipSocket {
-        GossipSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap()
-    }
-
-    fn config(name: &str, socket: &GossipSocket, seeds: &[SocketAddr]) -> Config {
-        let (generation, process) = new_process();
-        Config {
-            local: NodeName::new(name).unwrap(),
-            generation,
-            process,
-            gossip: socket.local_addr(),
-            seeds: seeds.to_vec(),
-            sealing: Sealing::Sealed(Key::derive(&SecretKey::parse(b"secret").unwrap(), "test")),
-            interfaces: Selection::All,
-        }
-    }
-}
+mod tests;

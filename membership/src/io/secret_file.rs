@@ -1,5 +1,8 @@
-//! The secret in a file, as an operator makes it or Kubernetes mounts it.
+//! Secrets in files, as an operator makes them or Kubernetes mounts them.
+//!
+//! One file is one key. Of a directory, every entry that a Secret could have is one. Nothing is remembered here.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,17 +22,15 @@ pub enum SecretFileError {
         /// The path.
         path: PathBuf,
     },
-    /// The directory holds no entry of the expected name.
+    /// The directory holds no file that could be a key.
     #[error(
-        "the directory {} has no entry \"{ENTRY}\" (it has: {}); mount the Secret \"memberlist\" there, or make one with: \
+        "the directory {} holds no key; mount the Secret \"memberlist\" there, or make a key with: \
          openssl rand -base64 128 > {}/{ENTRY}",
-        .path.display(), listed(.entries), .path.display()
+        .path.display(), .path.display()
     )]
     NoEntry {
         /// The directory.
         path: PathBuf,
-        /// The names of its entries, those that begin with a dot left out.
-        entries: Vec<String>,
     },
     /// The file may not or cannot be read.
     #[error("the secret at {} cannot be read; the speaker's user needs read access to it", .path.display())]
@@ -51,55 +52,119 @@ pub enum SecretFileError {
     },
 }
 
+impl SecretFileError {
+    /// The error and what caused it, on one line.
+    pub(super) fn line(&self) -> String {
+        match self {
+            Self::Missing { .. } | Self::NoEntry { .. } => self.to_string(),
+            Self::Unreadable { source, .. } => format!("{self}: {source}"),
+            Self::Invalid { source, .. } => format!("{self}: {source}"),
+        }
+    }
+}
+
 impl SecretKey {
-    /// Reads the secret from a file, or from the entry `secretkey` of a directory, as the Secret `memberlist` is mounted.
+    /// Reads the secret from a file.
     ///
     /// # Errors
     ///
-    /// When it is missing, unreadable, empty or too long.
+    /// When it is missing, unreadable, no regular file, empty or too long.
     pub fn read(path: &Path) -> Result<Self, SecretFileError> {
-        let path = if path.is_dir() { entry_of(path)? } else { path.to_owned() };
-        let unreadable = |source| SecretFileError::Unreadable { path: path.clone(), source };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SecretFileError::Missing { path }),
-            Err(source) => return Err(unreadable(source)),
+        let path = path.to_owned();
+        let failed = |source: io::Error| {
+            if source.kind() == io::ErrorKind::NotFound {
+                SecretFileError::Missing { path: path.clone() }
+            } else {
+                SecretFileError::Unreadable { path: path.clone(), source }
+            }
         };
+        // Opening a pipe would wait for whoever writes into it.
+        if !fs::metadata(&path).map_err(failed)?.is_file() {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        }
+        let file = File::open(&path).map_err(failed)?;
         // One byte more than is allowed tells that there is too much; the buffer never moves, so no copy is left behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN + 1));
-        file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         Self::parse(&bytes).map_err(|source| SecretFileError::Invalid { path, source })
     }
 }
 
-fn entry_of(directory: &Path) -> Result<PathBuf, SecretFileError> {
-    let path = directory.join(ENTRY);
-    if path.exists() {
-        return Ok(path);
+/// A file that may be a key.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: OsString,
+    pub(super) secret: Result<SecretKey, SecretFileError>,
+}
+
+/// The files of the keys at `path`, oldest first: the file itself, or those of the directory.
+///
+/// Age is the time of the last change, then the name. In a mounted Secret it is the name alone: all entries are written
+/// together, whenever one of them changes.
+pub(super) fn entries(path: &Path) -> Result<Vec<Entry>, SecretFileError> {
+    if !path.is_dir() {
+        let name = path.file_name().unwrap_or_default().to_owned();
+        // Of a single file, absence is an error like any other.
+        return match SecretKey::read(path) {
+            Err(error @ SecretFileError::Missing { .. }) => Err(error),
+            secret => Ok(vec![Entry { name, secret }]),
+        };
     }
-    let unreadable = |source| SecretFileError::Unreadable { path: directory.to_owned(), source };
     let mut entries = Vec::new();
-    for entry in fs::read_dir(directory).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        // Kubernetes keeps `..data` and dated directories beside the entries.
-        if !name.starts_with('.') {
-            entries.push(name);
+    let mounted = is_secret_mount(path);
+    for name in names(path).map_err(|source| SecretFileError::Unreadable { path: path.to_owned(), source })? {
+        let path = path.join(&name);
+        let secret = match SecretKey::read(&path) {
+            // Removed since the directory was listed, or a link that is about to be removed.
+            Err(SecretFileError::Missing { .. }) => continue,
+            secret => secret,
+        };
+        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok().filter(|_| !mounted);
+        entries.push((modified, Entry { name, secret }));
+    }
+    if entries.is_empty() {
+        return Err(SecretFileError::NoEntry { path: path.to_owned() });
+    }
+    entries.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
+    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// Whether the kubelet has made the directory, and will make it again.
+pub(super) fn is_secret_mount(directory: &Path) -> bool {
+    directory.join("..data").symlink_metadata().is_ok()
+}
+
+/// The names in a directory that can be entries of a Secret, directories left out.
+fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if is_entry_name(&name) && !directory.join(&name).is_dir() {
+            names.push(name);
         }
     }
-    entries.sort();
-    Err(SecretFileError::NoEntry { path: directory.to_owned(), entries })
+    names.sort();
+    names.truncate(ENTRIES_MAX);
+    Ok(names)
 }
 
-fn listed(entries: &[String]) -> String {
-    if entries.is_empty() { "nothing".to_owned() } else { entries.join(", ") }
+/// The characters that Kubernetes allows. Neither its own `..data` nor what editors leave behind are entries.
+fn is_entry_name(name: &OsStr) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let bytes = name.as_encoded_bytes();
+    bytes.first() != Some(&b'.') && bytes.iter().all(allowed)
 }
+
+/// Chosen: far above the number of keys that are used; a directory of something else is not read whole.
+const ENTRIES_MAX: usize = 64;
 
 /// The entry of MetalLB's Secret.
-const ENTRY: &str = "secretkey";
+pub(super) const ENTRY: &str = "secretkey";
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -116,33 +181,65 @@ mod tests {
     fn reads_a_directory_as_kubernetes_mounts_a_secret() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("..2026_11_21")).unwrap();
-        fs::write(dir.path().join("..2026_11_21/secretkey"), "abc\n").unwrap();
         symlink("..2026_11_21", dir.path().join("..data")).unwrap();
-        symlink("..data/secretkey", dir.path().join("secretkey")).unwrap();
+        // Written in the order of their age reversed: only the name counts.
+        for entry in ["secretkey", "old-2026"] {
+            fs::write(dir.path().join("..2026_11_21").join(entry), format!("{entry}\n")).unwrap();
+            symlink(Path::new("..data").join(entry), dir.path().join(entry)).unwrap();
+        }
 
-        assert_eq!(SecretKey::read(dir.path()).unwrap().bytes(), b"abc");
+        assert_eq!(read(dir.path()), [("old-2026", "old-2026"), ("secretkey", "secretkey")].map(owned));
+    }
+
+    #[test]
+    fn reads_a_directory_in_the_order_of_age_and_skips_what_is_no_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let hour = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(3600 * hour);
+        for (name, modified) in [("a", 3), ("b", 1), ("c", 2), ("d", 2), (".hidden", 1), ("a~", 1), ("#a#", 1)] {
+            fs::write(dir.path().join(name), name).unwrap();
+            File::options().write(true).open(dir.path().join(name)).unwrap().set_modified(hour(modified)).unwrap();
+        }
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+
+        assert_eq!(read(dir.path()), [("b", "b"), ("c", "c"), ("d", "d"), ("a", "a")].map(owned));
     }
 
     #[test]
     fn each_mistake_is_named_with_its_mend() {
         let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str, content: &[u8]| {
+        let shown = |path: &Path| entries(path).unwrap_err().line();
+        let only = |name: &str, content: &[u8]| {
             let path = dir.path().join(name);
             fs::write(&path, content).unwrap();
-            path
+            entries(&path).unwrap().remove(0).secret.unwrap_err()
         };
-        let shown = |path: &Path| format!("{}", SecretKey::read(path).unwrap_err());
 
         let missing = dir.path().join("missing");
         assert!(shown(&missing).ends_with(&format!("make one with: openssl rand -base64 128 > {}", missing.display())));
-        let empty = SecretKey::read(&file("empty", b" \n")).unwrap_err();
+        assert!(shown(dir.path()).ends_with(&format!("openssl rand -base64 128 > {}/secretkey", dir.path().display())));
+        let empty = only("empty", b" \n");
         assert!(matches!(empty, SecretFileError::Invalid { source: InvalidSecret::Empty, .. }));
-        let long = SecretKey::read(&file("long", &vec![b'a'; MAX_LEN + 9])).unwrap_err();
+        assert!(empty.line().ends_with(": the secret is empty"), "{}", empty.line());
+        let long = only("long", &vec![b'a'; MAX_LEN + 9]);
         assert!(matches!(long, SecretFileError::Invalid { source: InvalidSecret::TooLong { .. }, .. }));
-        let entry = shown(dir.path());
-        assert!(entry.contains("no entry \"secretkey\" (it has: empty, long)"), "{entry}");
         // A file in the place of a directory: neither missing nor readable.
-        let unreadable = SecretKey::read(&file("file", b"abc").join("below")).unwrap_err();
+        fs::write(dir.path().join("file"), "abc").unwrap();
+        let unreadable = SecretKey::read(&dir.path().join("file/below")).unwrap_err();
         assert!(matches!(unreadable, SecretFileError::Unreadable { .. }), "{unreadable}");
+        let device = SecretKey::read(Path::new("/dev/null")).unwrap_err();
+        assert!(device.line().ends_with("it is no regular file"), "{device}");
+    }
+
+    fn read(path: &Path) -> Vec<(String, String)> {
+        let text = |entry: Entry| {
+            let secret = entry.secret.unwrap();
+            (entry.name.into_string().unwrap(), String::from_utf8(secret.bytes().to_vec()).unwrap())
+        };
+        entries(path).unwrap().into_iter().map(text).collect()
+    }
+
+    fn owned((name, content): (&str, &str)) -> (String, String) {
+        (name.to_owned(), content.to_owned())
     }
 }

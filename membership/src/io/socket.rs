@@ -1,17 +1,37 @@
-//! The UDP socket of the gossip.
+//! The sockets of the gossip: UDP, and TCP at the same address and port.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use thiserror::Error;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
+use tracing::debug;
 
-/// A bound UDP socket.
+use super::listener;
+
+/// A bound UDP socket, and a listening TCP socket at the same address and port.
 #[derive(Debug)]
 pub struct GossipSocket {
+    datagrams: Datagrams,
+    listener: TcpListener,
+}
+
+/// The UDP half.
+#[derive(Debug)]
+pub(super) struct Datagrams {
     socket: UdpSocket,
     local: SocketAddr,
+}
+
+/// Which of the two sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// Streams.
+    Tcp,
 }
 
 /// Why the gossip address cannot be used.
@@ -19,11 +39,13 @@ pub struct GossipSocket {
 pub enum BindError {
     /// Something else listens there.
     #[error(
-        "cannot listen on UDP {} port {}: the port is in use; another speaker, MetalLB or Docker Swarm uses it on this \
-         host: stop that, or choose another port with --ml-bindport on all nodes",
+        "cannot listen on {transport} {} port {}: the port is in use; another speaker, MetalLB or Docker Swarm uses it \
+         on this host: stop that, or choose another port with --ml-bindport on all nodes",
         .addr.ip(), .addr.port()
     )]
     InUse {
+        /// Which socket.
+        transport: Transport,
         /// The address.
         addr: SocketAddr,
         /// What the kernel said.
@@ -32,10 +54,13 @@ pub enum BindError {
     },
     /// The host does not have the address.
     #[error(
-        "cannot listen on UDP {} port {}: this host does not have that address; give one of its own with --ml-bindaddr",
+        "cannot listen on {transport} {} port {}: this host does not have that address; give one of its own with \
+         --ml-bindaddr",
         .addr.ip(), .addr.port()
     )]
     NotOurs {
+        /// Which socket.
+        transport: Transport,
         /// The address.
         addr: SocketAddr,
         /// What the kernel said.
@@ -43,8 +68,10 @@ pub enum BindError {
         source: io::Error,
     },
     /// Anything else.
-    #[error("cannot listen on UDP {} port {}", .addr.ip(), .addr.port())]
+    #[error("cannot listen on {transport} {} port {}", .addr.ip(), .addr.port())]
     Other {
+        /// Which socket.
+        transport: Transport,
         /// The address.
         addr: SocketAddr,
         /// What the kernel said.
@@ -54,28 +81,40 @@ pub enum BindError {
 }
 
 impl GossipSocket {
-    /// Binds the address; port 0 lets the kernel choose. Must be called within a tokio runtime.
+    /// Binds the address; port 0 lets the kernel choose one that is free for both. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
-        Self::open(addr).map_err(|source| {
-            if source.kind() == io::ErrorKind::AddrInUse {
-                BindError::InUse { addr, source }
-            } else if source.kind() == io::ErrorKind::AddrNotAvailable {
-                BindError::NotOurs { addr, source }
-            } else {
-                BindError::Other { addr, source }
+        let mut tries = if addr.port() == 0 { TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            match Self::bind_both(addr) {
+                Err(BindError::InUse { transport: Transport::Tcp, .. }) if tries > 0 => {}
+                result => return result,
             }
-        })
+        }
     }
 
     /// The address that was bound, with the port that the kernel chose.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.datagrams.local
     }
 
+    pub(super) fn into_parts(self) -> (Datagrams, TcpListener) {
+        (self.datagrams, self.listener)
+    }
+
+    fn bind_both(addr: SocketAddr) -> Result<Self, BindError> {
+        let datagrams = Datagrams::open(addr).map_err(|source| BindError::new(Transport::Udp, addr, source))?;
+        let addr = datagrams.local;
+        let listener = listener::listen(addr).map_err(|source| BindError::new(Transport::Tcp, addr, source))?;
+        Ok(Self { datagrams, listener })
+    }
+}
+
+impl Datagrams {
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
     }
@@ -105,8 +144,9 @@ impl GossipSocket {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         // The kernel caps this at net.core.rmem_max; a smaller buffer works as well, with more loss in bursts.
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
-            tracing::debug!(%error, "receive buffer not enlarged");
+            debug!(%error, "receive buffer not enlarged");
         }
+        mark(&socket, addr);
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::from(addr))?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -115,5 +155,45 @@ impl GossipSocket {
     }
 }
 
+impl BindError {
+    fn new(transport: Transport, addr: SocketAddr, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Self::InUse { transport, addr, source }
+        } else if source.kind() == io::ErrorKind::AddrNotAvailable {
+            Self::NotOurs { transport, addr, source }
+        } else {
+            Self::Other { transport, addr, source }
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// Marks what the socket sends as network control: where the traffic of users fills a link, switches that know of classes
+/// let heartbeats pass, and nobody is taken for dead because others are busy. Without the mark all works as well.
+fn mark(socket: &Socket, addr: SocketAddr) {
+    let marked = match addr {
+        SocketAddr::V4(_) => socket.set_tos_v4(NETWORK_CONTROL),
+        // A socket that is bound to `::` speaks IPv4 as well.
+        SocketAddr::V6(_) => socket.set_tclass_v6(NETWORK_CONTROL).and_then(|()| socket.set_tos_v4(NETWORK_CONTROL)),
+    };
+    if let Err(error) = marked {
+        debug!(%error, "datagrams not marked as network control");
+    }
+}
+
 /// Chosen: more than 1000 datagrams with the kernel's overhead, a burst from every node of a large cluster.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// CS6 (RFC 2474 section 4.2.2.2: precedence 110 is for routing traffic), in the upper six bits.
+const NETWORK_CONTROL: u32 = 0b11_0000 << 2;
+
+/// Chosen: ports that are free for UDP are seldom taken for TCP.
+const TRIES: u32 = 16;

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use garpike_election::{NodeName, NodeState, Selection};
+use garpike_election::{NodeName, NodeState, Presence, Selection};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::{Cluster, Config, Event, Generation, Key, ProcessId, Sealing, SecretKey};
+use crate::{
+    Cluster, Config, Event, FeatureLevel, Generation, Key, Path, ProcessId, Profile, Request, Sealing, SecretKey,
+    Surroundings,
+};
 
 /// One-way delay of a datagram.
 const LATENCY: Range<Duration> = Duration::from_micros(100)..Duration::from_micros(500);
@@ -21,15 +24,17 @@ pub(super) struct Net {
     /// The share of datagrams that get lost.
     pub(super) loss: f64,
     pub(super) nodes: BTreeMap<SocketAddr, Cluster>,
+    /// Hosts whose speaker was killed: their kernels refuse connections.
+    refusing: BTreeSet<SocketAddr>,
     /// Pairs of addresses that do not reach each other.
     cuts: BTreeSet<(SocketAddr, SocketAddr)>,
-    /// Which datagrams are not lost.
-    passes: fn(&Datagram) -> bool,
     /// Nodes that do not run, until when.
     stalls: BTreeMap<SocketAddr, Instant>,
     on_the_wire: BTreeMap<(Instant, u64), Datagram>,
     /// Every datagram that was sent.
     pub(super) recorded: Vec<Datagram>,
+    /// Who wanted the stations on its wire to say something.
+    pub(super) asked_stations: BTreeSet<SocketAddr>,
     pub(super) events: Vec<(Instant, SocketAddr, Event)>,
 }
 
@@ -49,11 +54,12 @@ impl Net {
             rng: StdRng::seed_from_u64(seed),
             loss: 0.0,
             nodes: BTreeMap::new(),
+            refusing: BTreeSet::new(),
             cuts: BTreeSet::new(),
-            passes: |_| true,
             stalls: BTreeMap::new(),
             on_the_wire: BTreeMap::new(),
             recorded: Vec::new(),
+            asked_stations: BTreeSet::new(),
             events: Vec::new(),
         }
     }
@@ -77,12 +83,21 @@ impl Net {
     pub(super) fn start(&mut self, config: Config) {
         let addr = config.gossip;
         let cluster = Cluster::new(config, self.rng.random(), self.now);
+        self.refusing.remove(&addr);
         self.nodes.insert(addr, cluster);
         self.flush(addr);
     }
 
+    /// The host dies.
     pub(super) fn crash(&mut self, node: u8) {
+        self.nodes.remove(&addr(node));
+        self.refusing.remove(&addr(node));
+    }
+
+    /// The speaker is killed, its host lives.
+    pub(super) fn kill(&mut self, node: u8) {
         self.nodes.remove(&addr(node)).unwrap();
+        self.refusing.insert(addr(node));
     }
 
     /// The node does nothing for so long; datagrams for it wait.
@@ -100,12 +115,6 @@ impl Net {
     /// Lets nothing through from the first node to the second.
     pub(super) fn cut_one_way(&mut self, from: u8, to: u8) {
         self.cuts.insert((addr(from), addr(to)));
-    }
-
-    /// Loses every datagram from here on, and those on their way, but for what `passes` accepts.
-    pub(super) fn lose_all_but(&mut self, passes: fn(&Datagram) -> bool) {
-        self.on_the_wire.retain(|_, datagram| passes(datagram));
-        self.passes = passes;
     }
 
     pub(super) fn heal(&mut self) {
@@ -155,7 +164,9 @@ impl Net {
         let running: BTreeSet<&NodeName> = self.nodes.values().map(|cluster| &cluster.members().local).collect();
         let members = &cluster.members().nodes;
         members.keys().collect::<BTreeSet<_>>() == running
-            && members.values().all(|member| member.state == NodeState::Ready)
+            && members.values().all(|member| {
+                matches!(member.state, NodeState::Ready | NodeState::HeldDown) && member.presence == Presence::Here
+            })
     }
 
     pub(super) fn all_know_all(&self) -> bool {
@@ -221,16 +232,53 @@ impl Net {
     fn flush(&mut self, from: SocketAddr) {
         while let Some(transmit) = self.nodes.get_mut(&from).and_then(Cluster::poll_transmit) {
             assert!(transmit.payload.len() <= 1428, "{} bytes", transmit.payload.len());
-            let datagram = Datagram { from, to: transmit.to, bytes: transmit.payload };
+            let Path::Udp(to) = transmit.to else { continue };
+            let datagram = Datagram { from, to, bytes: transmit.payload };
             self.recorded.push(datagram.clone());
             let lost = self.loss > 0.0 && self.rng.random_bool(self.loss);
-            if !lost && !self.cuts.contains(&(from, transmit.to)) && (self.passes)(&datagram) {
+            if !lost && !self.cuts.contains(&(from, to)) {
                 let at = self.now + self.rng.random_range(LATENCY);
                 self.put(at, datagram);
             }
         }
+        while let Some(request) = self.nodes.get_mut(&from).and_then(Cluster::poll_request) {
+            self.carry_out(from, request);
+        }
         while let Some(event) = self.nodes.get_mut(&from).and_then(Cluster::poll_event) {
             self.events.push((self.now, from, event));
+        }
+    }
+
+    /// TCP, much simplified: it works at once or not at all.
+    fn carry_out(&mut self, from: SocketAddr, request: Request) {
+        let reaches = |net: &mut Self, to: SocketAddr| {
+            let lost = net.loss > 0.0 && (net.rng.random_bool(net.loss) || net.rng.random_bool(net.loss));
+            !lost && !net.cuts.contains(&(from, to)) && !net.cuts.contains(&(to, from))
+        };
+        let now = self.now;
+        match request {
+            Request::ProbeHost { probe, to } => {
+                let host_lives = self.nodes.contains_key(&to) || self.refusing.contains(&to);
+                if host_lives && reaches(self, to) {
+                    self.nodes.get_mut(&from).unwrap().handle_host_answer(probe, now);
+                    self.flush(from);
+                }
+            }
+            Request::Exchange { with } => {
+                if with == from || !reaches(self, with) {
+                    return;
+                }
+                let Some(theirs) = self.nodes.get(&with).map(Cluster::state) else { return };
+                let ours = self.nodes.get(&from).unwrap().state();
+                self.nodes.get_mut(&from).unwrap().handle_state(&theirs, now).unwrap();
+                self.flush(from);
+                self.nodes.get_mut(&with).unwrap().handle_state(&ours, now).unwrap();
+                self.flush(with);
+            }
+            Request::AskStations => {
+                self.asked_stations.insert(from);
+            }
+            Request::Reach { .. } => {}
         }
     }
 
@@ -250,12 +298,18 @@ pub(super) fn config(node: u8, count: u8) -> Config {
         gossip: addr(node),
         seeds: (1..=count).map(addr).collect(),
         sealing: sealed("secret"),
-        interfaces: Selection::All,
+        surroundings: Surroundings::new(Selection::All),
+        profile: Profile::Default,
+        restart_grace: Duration::from_secs(60),
+        failback: Some(Duration::from_secs(30)),
+        host_ports: Vec::new(),
+        feature_level: FeatureLevel::CURRENT,
+        later_facts: BTreeMap::new(),
     }
 }
 
 pub(super) fn sealed(secret: &str) -> Sealing {
-    Sealing::Sealed(Key::derive(&SecretKey::parse(secret.as_bytes()).unwrap(), "garpike"))
+    Key::derive(&SecretKey::parse(secret.as_bytes()).unwrap(), "garpike").into()
 }
 
 pub(super) fn addr(node: u8) -> SocketAddr {
