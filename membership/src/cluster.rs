@@ -331,7 +331,7 @@ impl Cluster {
         self.told.forget_old(self.now);
         let now = self.now;
         self.reached.retain(|_, at| now.saturating_duration_since(*at) < HOUSEKEEPING_EVERY);
-        let gone = self.peers.iter().filter(|peer| peer.away.is_some()).map(|peer| peer.identity.gossip);
+        let gone = self.peers.iter().filter(|peer| !peer.is_here()).map(|peer| peer.identity.gossip);
         for with in gone.collect::<Vec<_>>() {
             self.push_request(Request::Reach { with });
         }
@@ -349,11 +349,10 @@ impl Cluster {
     }
 
     fn exchange_with_somebody(&mut self) {
-        let count = self.peers.iter().filter(|peer| peer.away.is_none()).count();
+        let count = self.peers.here().count();
         if count > 0 {
             let chosen = self.rng.random_range(0..count);
-            let with =
-                self.peers.iter().filter(|peer| peer.away.is_none()).nth(chosen).map(|peer| peer.identity.gossip);
+            let with = self.peers.here().nth(chosen).map(|peer| peer.identity.gossip);
             if let Some(with) = with {
                 self.push_request(Request::Exchange { with });
             }
@@ -428,7 +427,7 @@ impl Cluster {
 
     fn deliver_facts(&mut self, to: &Identity) {
         self.send_facts(to);
-        if self.peers.get(&to.name).is_some_and(|peer| peer.away.is_none()) {
+        if self.peers.get(&to.name).is_some_and(peers::Peer::is_here) {
             self.facts_open = true;
             self.deliveries.sent(&to.name, Item::Facts, self.now);
             self.schedule_deliveries();
@@ -476,7 +475,7 @@ impl Cluster {
                     Some(NodeState::Ready) => matches!(peer.start, Start::Ready(at) if recent(at)),
                     Some(NodeState::HeldDown | NodeState::Draining | NodeState::Restarting) => false,
                 };
-                starts && peer.away.is_none() && !peer.returned
+                starts && peer.is_here() && !peer.returned
             })
     }
 

@@ -74,7 +74,7 @@ pub(crate) enum Cause {
     /// The watchers found it gone; it lives if the same process has said more than this version since.
     Gone { process: ProcessId, version: u64 },
     /// It said that it restarts, or another process has taken its place.
-    Restarting { process: ProcessId },
+    Restarting,
 }
 
 /// A node that died, or did not come back in time.
@@ -120,6 +120,11 @@ impl Peers {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.living.values()
+    }
+
+    /// The members whose speakers run.
+    pub(crate) fn here(&self) -> impl Iterator<Item = &Peer> {
+        self.iter().filter(|peer| peer.is_here())
     }
 
     pub(crate) fn iter_dead(&self) -> impl Iterator<Item = &Dead> {
@@ -194,7 +199,25 @@ impl Peer {
     }
 
     pub(crate) fn presence(&self) -> Presence {
-        if self.away.is_some() { Presence::Away } else { Presence::Here }
+        if self.is_here() { Presence::Here } else { Presence::Away }
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.away.is_none()
+    }
+
+    /// Whether anything was heard of it for less than `duration`.
+    pub(crate) fn was_heard_within(&self, duration: Duration, now: Instant) -> bool {
+        self.heard.is_some_and(|at| now.saturating_duration_since(at) < duration)
+    }
+
+    /// It gave a sign, but not by UDP: tells whether UDP is blocked, for nothing of it came that way for `overdue`.
+    pub(crate) fn heard_otherwise(&mut self, overdue: Duration, now: Instant) -> bool {
+        let blocked = self.heard_by_udp.is_none_or(|at| now.saturating_duration_since(at) >= overdue);
+        if blocked {
+            self.udp_blocked.get_or_insert(now);
+        }
+        blocked
     }
 
     /// What the election is to know of it. A member that has not yet spoken for itself ranks behind the others.
@@ -218,8 +241,7 @@ impl Away {
             Cause::Gone { process, version } if facts.author.process == process => {
                 facts.version > version && facts.state != NodeState::Restarting
             }
-            Cause::Gone { .. } => serves,
-            Cause::Restarting { .. } => serves,
+            Cause::Gone { .. } | Cause::Restarting => serves,
         }
     }
 }

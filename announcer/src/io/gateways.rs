@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use garpike_election::{IfIndex, MacAddr};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
@@ -17,52 +17,19 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, 
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
-use super::netlink::{DEBOUNCE, FollowError, keep_following};
+use super::netlink::{DEBOUNCE, FollowError, follow, keep_following, publish};
 use crate::stations::Gateways;
 
 /// Keeps `gateways` up to date; ends when nobody listens any more. The first snapshot comes at once.
 pub(super) async fn watch_gateways(gateways: watch::Sender<Gateways>) {
-    keep_following(&gateways, "gateways", || follow(&gateways)).await;
+    keep_following(&gateways, "gateways", || follow_routes(&gateways)).await;
 }
 
-async fn follow(gateways: &watch::Sender<Gateways>) -> FollowError {
+async fn follow_routes(gateways: &watch::Sender<Gateways>) -> FollowError {
     let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-    let (connection, handle, mut events) = match rtnetlink::new_multicast_connection(&groups) {
-        Ok(opened) => opened,
-        Err(error) => return FollowError::Open(error),
-    };
-    let snapshots = async {
-        let mut due = Some(Instant::now());
-        loop {
-            let at = due.unwrap_or_else(Instant::now);
-            tokio::select! {
-                biased;
-                () = sleep_until(at), if due.is_some() => {
-                    match snapshot(&handle).await {
-                        Ok(new) => drop(gateways.send_if_modified(|current| {
-                            let changed = *current != new;
-                            *current = new;
-                            changed
-                        })),
-                        Err(error) => return FollowError::Read(error),
-                    }
-                    due = None;
-                }
-                event = events.next() => {
-                    let Some((message, _)) = event else { return FollowError::Ended };
-                    if concerns_a_default_route(&message) {
-                        due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
-                    }
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = connection => FollowError::Ended,
-        error = snapshots => error,
-    }
+    let due_in = |message: &_| concerns_a_default_route(message).then_some(DEBOUNCE);
+    follow(&groups, snapshot, |new| publish(gateways, new), due_in).await
 }
 
 fn concerns_a_default_route(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
@@ -79,7 +46,7 @@ fn is_default(route: &RouteMessage) -> bool {
     destination_prefix_length == 0 && table == RouteHeader::RT_TABLE_MAIN && kind == RouteType::Unicast
 }
 
-async fn snapshot(handle: &Handle) -> Result<Gateways, rtnetlink::Error> {
+async fn snapshot(handle: Handle) -> Result<Gateways, rtnetlink::Error> {
     let mut gateways: BTreeMap<IfIndex, BTreeMap<IpAddr, Option<MacAddr>>> = BTreeMap::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut wanted = RouteMessage::default();

@@ -26,7 +26,7 @@ use crate::metrics;
 
 /// Keeps `links` up to date; ends when nobody listens any more. The first snapshot comes at once.
 pub async fn watch_links(links: watch::Sender<Option<LinkSet>>) {
-    keep_following(&links, "interfaces", || follow(&links)).await;
+    keep_following(&links, "interfaces", || follow_links(&links)).await;
 }
 
 /// Runs `follow` again and again, until nobody listens to `sender` any more.
@@ -63,10 +63,15 @@ pub(super) enum FollowError {
     Ended,
 }
 
-/// Publishes snapshots until the connection ends.
-async fn follow(links: &watch::Sender<Option<LinkSet>>) -> FollowError {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, mut events) = match rtnetlink::new_multicast_connection(&groups) {
+/// Reads the kernel's state and publishes it, at first and whenever an event of `groups` makes it due, until the
+/// connection ends. `due_in` tells how soon an event does, or that it is of no concern.
+pub(super) async fn follow<T, R: Future<Output = Result<T, rtnetlink::Error>>>(
+    groups: &[MulticastGroup],
+    read: impl Fn(Handle) -> R,
+    publish: impl Fn(T),
+    due_in: impl Fn(&NetlinkMessage<RouteNetlinkMessage>) -> Option<Duration>,
+) -> FollowError {
+    let (connection, handle, mut events) = match rtnetlink::new_multicast_connection(groups) {
         Ok(opened) => opened,
         Err(error) => return FollowError::Open(error),
     };
@@ -77,17 +82,18 @@ async fn follow(links: &watch::Sender<Option<LinkSet>>) -> FollowError {
             tokio::select! {
                 biased;
                 () = sleep_until(at), if due.is_some() => {
-                    match snapshot(&handle).await {
-                        Ok(new) => publish(links, new),
+                    match read(handle.clone()).await {
+                        Ok(new) => publish(new),
                         Err(error) => return FollowError::Read(error),
                     }
                     due = None;
                 }
                 event = events.next() => {
                     let Some((message, _)) = event else { return FollowError::Ended };
-                    let now = Instant::now();
-                    let soon = if is_loss(&message, links.borrow().as_ref()) { now } else { now + DEBOUNCE };
-                    due = Some(due.map_or(soon, |due| due.min(soon)));
+                    if let Some(pause) = due_in(&message) {
+                        let soon = Instant::now() + pause;
+                        due = Some(due.map_or(soon, |due| due.min(soon)));
+                    }
                 }
             }
         }
@@ -98,14 +104,24 @@ async fn follow(links: &watch::Sender<Option<LinkSet>>) -> FollowError {
     }
 }
 
-fn publish(links: &watch::Sender<Option<LinkSet>>, new: LinkSet) {
-    links.send_if_modified(|current| {
-        let changed = current.as_ref() != Some(&new);
-        if changed {
-            *current = Some(new);
-        }
+/// Lets the receivers know only if something has changed.
+pub(super) fn publish<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
+    sender.send_if_modified(|current| {
+        let changed = *current != new;
+        *current = new;
         changed
     });
+}
+
+async fn follow_links(links: &watch::Sender<Option<LinkSet>>) -> FollowError {
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    follow(
+        &groups,
+        snapshot,
+        |new| publish(links, Some(new)),
+        |message| Some(if is_loss(message, links.borrow().as_ref()) { Duration::ZERO } else { DEBOUNCE }),
+    )
+    .await
 }
 
 /// Whether the event takes away an interface that was usable in the last snapshot.
@@ -124,7 +140,7 @@ fn has_carrier(flags: LinkFlags) -> bool {
     flags.contains(LinkFlags::LowerUp | LinkFlags::Running)
 }
 
-async fn snapshot(handle: &Handle) -> Result<LinkSet, rtnetlink::Error> {
+async fn snapshot(handle: Handle) -> Result<LinkSet, rtnetlink::Error> {
     let mut links = BTreeMap::new();
     let mut messages = std::pin::pin!(handle.link().get().execute());
     while let Some(message) = messages.try_next().await? {

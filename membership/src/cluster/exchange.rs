@@ -116,8 +116,6 @@ mod tests {
     use garpike_election::{NodeState, Selection};
 
     use super::*;
-    use crate::notice::Force;
-    use crate::watch::votes::Charge;
     use crate::{Generation, ProcessId, Surroundings};
 
     #[test]

@@ -71,8 +71,7 @@ impl Cluster {
         match self.config.surroundings.gateway {
             Gateway::Answers => Finding::Reached,
             Gateway::Silent => {
-                let here = self.peers.iter().filter(|peer| peer.away.is_none());
-                let mut said = here.filter_map(|peer| self.book.of(&peer.identity));
+                let mut said = self.peers.here().filter_map(|peer| self.book.of(&peer.identity));
                 let knows_better = |facts: &Facts| facts.gateway() == Gateway::Answers && self.is_neighbour(facts);
                 let lost_here = !self.watching.is_dark(self.now) && said.any(knows_better);
                 if lost_here { Finding::LostHere } else { Finding::LostEverywhere }

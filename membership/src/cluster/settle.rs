@@ -98,7 +98,7 @@ impl Cluster {
             let before = mem::replace(&mut peer.identity, identity.clone());
             peer.rumoured = false;
             if before.process != identity.process {
-                self.follow_restart(&name, before.process);
+                self.follow_restart(&name);
             }
             return self.deliver_facts(&identity);
         }
@@ -107,22 +107,22 @@ impl Cluster {
         }
         info!(node = %name, gossip = %identity.gossip, "member is up");
         let dead = self.peers.insert(Peer::new(identity.clone(), self.now));
+        let was_dead = dead.as_ref().is_some_and(|dead| dead.end == End::HostDead);
         if let Some(dead) = dead {
             if dead.identity.process == identity.process {
                 metrics::heal();
                 healed.insert(name.clone());
             }
             if let Some(peer) = self.peers.get_mut(&name) {
-                peer.returned = dead.end == End::HostDead;
+                peer.returned = was_dead;
             }
             self.tell_of_death(&identity, &dead);
-            if dead.end == End::HostDead {
-                // It waits for our facts before it is ready: by then it is to know that it was taken for dead.
-                return self.follow_facts(&name, None);
-            }
         }
         self.follow_facts(&name, None);
-        self.deliver_facts(&identity);
+        // It waits for our facts before it is ready: who was taken for dead gets them when it has acknowledged that.
+        if !was_dead {
+            self.deliver_facts(&identity);
+        }
     }
 
     /// A member has another identity: it was restarted, or takes back its life.
@@ -134,7 +134,7 @@ impl Cluster {
         if before.process != after.process {
             info!(node = %name, gossip = %after.gossip, "speaker was restarted");
             self.deliveries.forget(&name);
-            self.follow_restart(&name, before.process);
+            self.follow_restart(&name);
         }
         self.deliver_facts(&after);
     }
@@ -142,7 +142,7 @@ impl Cluster {
     /// foca takes a member for dead: it left, or others have given a verdict that has not come here, or will not.
     fn note_down(&mut self, identity: &Identity) {
         let Some(peer) = self.peers.get_mut(&identity.name).filter(|peer| peer.identity == *identity) else { return };
-        if peer.away.is_none() {
+        if peer.is_here() {
             peer.rumoured = true;
             self.watching.rumour(&identity.name, self.now);
             self.look_after(&identity.name);
@@ -190,17 +190,16 @@ impl Cluster {
         self.send_to(kind, to, &payload);
     }
 
-    /// Sends to a member by UDP, and where that is blocked over the wires too.
-    pub(super) fn send_by_open_ways(&mut self, kind: Kind, name: &NodeName, payload: &[u8]) {
-        let Some(identity) = self.peers.get(name).map(|peer| peer.identity.clone()) else { return };
-        self.send_to(kind, &identity, payload);
-        for path in self.open_wires(name) {
-            self.send(kind, Some(identity.process), &path, payload);
+    /// Sends to a node by UDP, and to a member where that is blocked over the wires too.
+    pub(super) fn send_by_open_ways(&mut self, kind: Kind, to: &Identity, payload: &[u8]) {
+        self.send_to(kind, to, payload);
+        for path in self.open_wires(&to.name) {
+            self.send(kind, Some(to.process), &path, payload);
         }
     }
 
     /// The wires to a member that answers there, but not by UDP.
-    pub(super) fn open_wires(&self, name: &NodeName) -> Vec<Path> {
+    fn open_wires(&self, name: &NodeName) -> Vec<Path> {
         let Some(peer) = self.peers.get(name).filter(|peer| peer.udp_blocked.is_some()) else { return Vec::new() };
         let wires = self.book.of(&peer.identity).map(Facts::wires).unwrap_or_default();
         self.wire_paths(&wires)

@@ -34,8 +34,7 @@ impl Cluster {
         if !self.carry_out(&notice) {
             return;
         }
-        let everybody: Vec<Identity> =
-            self.peers.iter().filter(|peer| peer.away.is_none()).map(|peer| peer.identity.clone()).collect();
+        let everybody: Vec<Identity> = self.peers.here().map(|peer| peer.identity.clone()).collect();
         for member in &everybody {
             self.tell(member, notice.clone());
         }
@@ -57,14 +56,14 @@ impl Cluster {
     }
 
     pub(super) fn handle_notice_held(&mut self, by: &NodeName, id: NoticeId) {
+        let about_itself = *by == id.node;
         // Who has come back since may acknowledge it as well, but did not believe it.
         if let Some(told) = self.told.get_mut(&id)
             && self.peers.get(by).is_some_and(|peer| peer.since < told.at)
-            && *by != id.node
+            && !about_itself
         {
             told.holders.insert(by.clone());
         }
-        let about_itself = *by == id.node;
         if self.deliveries.acknowledged(by, &Item::Notice(id))
             && about_itself
             && let Some(identity) = self.peers.get(by).map(|peer| peer.identity.clone())
@@ -125,7 +124,7 @@ impl Cluster {
                 true
             }
             Charge::SpeakerGone => {
-                if peer.away.is_some() || self.version_of(&peer.identity) > notice.version {
+                if !peer.is_here() || self.version_of(&peer.identity) > notice.version {
                     return false;
                 }
                 info!(node = %name, "speaker is gone, its host lives");
@@ -167,24 +166,20 @@ impl Cluster {
             Some(away) if away.is_ended_by(facts) => {
                 info!(node = %name, for_ms = self.now.saturating_duration_since(away.since).as_millis(), "speaker is back");
                 peer.away = None;
-                // The grace of the next absence is its own.
             }
             Some(away) if state == NodeState::Restarting => {
-                away.cause = Cause::Restarting { process: facts.author.process };
+                away.cause = Cause::Restarting;
             }
-            None if state == NodeState::Restarting => {
-                let process = facts.author.process;
-                self.go_away(name, Cause::Restarting { process }, before);
-            }
+            None if state == NodeState::Restarting => self.go_away(name, Cause::Restarting, before),
             Some(_) | None => {}
         }
     }
 
     /// Another process has taken the place of a member: its speaker was restarted.
-    pub(super) fn follow_restart(&mut self, name: &NodeName, before: ProcessId) {
+    pub(super) fn follow_restart(&mut self, name: &NodeName) {
         let member = self.members.nodes.get(name).cloned();
-        if self.peers.get(name).is_some_and(|peer| peer.away.is_none()) {
-            self.go_away(name, Cause::Restarting { process: before }, member);
+        if self.peers.get(name).is_some_and(Peer::is_here) {
+            self.go_away(name, Cause::Restarting, member);
         }
         self.follow_facts(name, None);
     }
@@ -244,7 +239,7 @@ impl Cluster {
         let (charge, version) = match away.map(|away| away.cause) {
             Some(Cause::Gone { version, .. }) => (Charge::SpeakerGone, version),
             // foca has it for dead, which it can only answer with another identity.
-            Some(Cause::Restarting { .. }) | None => (Charge::HostDead, self.version_of(identity)),
+            Some(Cause::Restarting) | None => (Charge::HostDead, self.version_of(identity)),
         };
         let notice = Notice {
             subject: identity.clone(),
@@ -323,10 +318,7 @@ impl Cluster {
 
     fn send_notice(&mut self, to: &Identity, notice: &Notice) {
         let bytes = codec::encode(notice).expect("an identity is bounded by its name");
-        self.send_to(Kind::Notice, to, &bytes);
-        for path in self.open_wires(&to.name) {
-            self.send(Kind::Notice, Some(to.process), &path, &bytes);
-        }
+        self.send_by_open_ways(Kind::Notice, to, &bytes);
     }
 
     /// Sends again what was not acknowledged.

@@ -10,7 +10,7 @@ use super::Cluster;
 use crate::config::{SUBSCRIBED_FOR, TEMPORARY_FOR};
 use crate::datagram::Kind;
 use crate::notice::Vote as VoteMessage;
-use crate::peers::Cause;
+use crate::peers::{Cause, Peer};
 use crate::timers::Own;
 use crate::watch::ring::{Ring, WATCHERS};
 use crate::watch::timing::Timing;
@@ -135,9 +135,7 @@ impl Cluster {
                 peer.udp_blocked = None;
             }
             Path::Wire(..) => {
-                let silent = peer.heard_by_udp.is_none_or(|at| now.saturating_duration_since(at) >= overdue);
-                if silent {
-                    peer.udp_blocked.get_or_insert(now);
+                if peer.heard_otherwise(overdue, now) {
                     metrics::wire_veto();
                 }
             }
@@ -181,9 +179,7 @@ impl Cluster {
         let overdue = self.watching.timing.overdue;
         match self.peers.get_mut(name) {
             Some(peer) => {
-                if peer.heard_by_udp.is_none_or(|at| now.saturating_duration_since(at) >= overdue) {
-                    peer.udp_blocked.get_or_insert(now);
-                }
+                peer.heard_otherwise(overdue, now);
             }
             None => {
                 if self.reached.len() < REACHED_MAX {
@@ -236,7 +232,7 @@ impl Cluster {
         self.watching.subscribers.retain(|_, until| *until > now);
         let watchers = self.watching.ring.watchers(&self.config.local);
         let names: BTreeSet<&NodeName> = watchers.chain(self.watching.subscribers.keys()).collect();
-        let here = names.into_iter().filter_map(|name| self.peers.get(name)).filter(|peer| peer.away.is_none());
+        let here = names.into_iter().filter_map(|name| self.peers.get(name)).filter(|peer| peer.is_here());
         let to: Vec<(ProcessId, Path)> =
             here.map(|peer| (peer.identity.process, Path::Udp(peer.identity.gossip))).collect();
         self.watching.heartbeats = self.watching.heartbeats.wrapping_add(1);
@@ -256,16 +252,16 @@ impl Cluster {
         let (now, light) = (self.now, self.light());
         let hasten = std::mem::take(&mut self.watching.hasten);
         let local = &self.config.local;
-        let here = |name: &NodeName| self.peers.get(name).is_some_and(|peer| peer.away.is_none());
+        let here = |name: &NodeName| self.peers.get(name).is_some_and(Peer::is_here);
         let watching = &mut self.watching;
         let gone: Vec<NodeName> = watching.ring.nodes().filter(|name| *name != local && !here(name)).cloned().collect();
         gone.iter().for_each(|name| watching.ring.remove(name));
-        for peer in self.peers.iter().filter(|peer| peer.away.is_none()) {
+        for peer in self.peers.here() {
             watching.ring.insert(&peer.identity.name);
         }
         let mut subjects: BTreeMap<&NodeName, Presence> =
             watching.ring.watched_by(local).map(|name| (name, Presence::Here)).collect();
-        for peer in self.peers.iter().filter(|peer| peer.away.is_some()) {
+        for peer in self.peers.iter().filter(|peer| !peer.is_here()) {
             if watching.ring.watches(local, &peer.identity.name) {
                 subjects.insert(&peer.identity.name, Presence::Away);
             }
@@ -282,10 +278,8 @@ impl Cluster {
                     watched.watch.set_presence(presence, now);
                 }
                 None => {
-                    let fresh = peers
-                        .get(name)
-                        .and_then(|peer| peer.heard)
-                        .is_some_and(|at| now.saturating_duration_since(at) < watching.timing.suspicious);
+                    let suspicious = watching.timing.suspicious;
+                    let fresh = peers.get(name).is_some_and(|peer| peer.was_heard_within(suspicious, now));
                     let watch = if hasten && !fresh {
                         Watch::begin_at_once(presence, light, now)
                     } else {
@@ -306,10 +300,9 @@ impl Cluster {
     pub(super) fn look_after(&mut self, name: &NodeName) {
         let (now, light, timing) = (self.now, self.light(), self.watching.timing);
         let Some(peer) = self.peers.get(name) else { return };
-        let fresh = |at: Instant| now.saturating_duration_since(at) < timing.suspicious;
         match self.watching.watches.get_mut(name) {
             Some(watched) => watched.watch.hurry(light, &timing, now),
-            None if peer.heard.is_some_and(fresh) => {}
+            None if peer.was_heard_within(timing.suspicious, now) => {}
             None => {
                 let watch = Watch::begin_at_once(peer.presence(), light, now);
                 let temporary = Some(now + TEMPORARY_FOR);
@@ -422,7 +415,8 @@ impl Cluster {
         let nearest = self.watching.ring.successors(name).take(wide);
         let voters = self.watching.votes.get(name).into_iter().flat_map(Votes::voters);
         let names: BTreeSet<&NodeName> = nearest.chain(voters).filter(|other| *other != name).collect();
-        let to: Vec<NodeName> = names.into_iter().filter(|other| **other != self.config.local).cloned().collect();
+        let members = names.into_iter().filter_map(|other| self.peers.get(other));
+        let to: Vec<Identity> = members.map(|peer| peer.identity.clone()).collect();
         let vote = codec::encode(&VoteMessage { subject, charge }).expect("an identity is bounded by its name");
         for other in to {
             self.send_by_open_ways(Kind::Vote, &other, &vote);
