@@ -46,7 +46,7 @@ fn desired(addresses: u32) -> Desired {
             (ip, Address { election_key: ip, services: BTreeSet::new(), placements: everywhere.clone() })
         })
         .collect();
-    Desired { addresses, excluded: BTreeSet::new() }
+    Desired { addresses, ..Desired::default() }
 }
 
 fn members(count: u32) -> Members {

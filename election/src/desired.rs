@@ -13,6 +13,9 @@ pub struct Desired {
     pub addresses: BTreeMap<ServiceIp, Address>,
     /// Nodes that must not own anything, by label or by condition.
     pub excluded: BTreeSet<NodeName>,
+    /// The nodes that operators chose as owners. A choice counts among the candidates in the same state: a node that
+    /// may not own the address, is dead or is drained does not get it.
+    pub moves: BTreeMap<ServiceIp, NodeName>,
 }
 
 /// One address that is to be answered.

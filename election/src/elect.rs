@@ -1,6 +1,7 @@
 //! The election: from what is desired and who is alive to who owns what.
 //!
-//! Hard rules first (advertisement, node selector, exclusion, interface), then rank: state of the node, handicaps, hash.
+//! Hard rules first (advertisement, node selector, exclusion, interface), then rank: state of the node, choice of an
+//! operator, handicaps, hash.
 //! A node whose speaker is away keeps its rank while another can stand in for it.
 //! Invariant: the removal of a member changes the owner only of the addresses that it owned or stood in for.
 
@@ -43,13 +44,16 @@ impl Elector {
         self.orders.retain(|key, _| keys.contains(key));
         // Many addresses have the same placements: one look at each node serves them all.
         let mut fields: BTreeMap<&[Placement], Field<'_>> = BTreeMap::new();
+        let numbers: BTreeMap<&NodeName, usize> =
+            if desired.moves.is_empty() { BTreeMap::new() } else { self.roster.iter().zip(0..).collect() };
         let mut addresses = BTreeMap::new();
         for (ip, address) in &desired.addresses {
             let field = fields.entry(&address.placements);
             let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
             let order = self.orders.entry(address.election_key);
             let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
-            addresses.insert(*ip, field.elect(&self.roster, order, address));
+            let chosen = desired.moves.get(ip).and_then(|node| numbers.get(node)).copied();
+            addresses.insert(*ip, field.elect(&self.roster, order, chosen, address));
         }
         Assignment { addresses }
     }
@@ -80,8 +84,9 @@ impl<'a> Field<'a> {
         Self { fitness, best }
     }
 
-    /// Ranks the candidates, those of one rank in the hash order, and finds who stands in for the first.
-    fn elect(&self, roster: &[NodeName], order: &[usize], address: &Address) -> Elected {
+    /// Ranks the candidates, those of one rank in the hash order but for the `chosen` one, and finds who stands in for
+    /// the first.
+    fn elect(&self, roster: &[NodeName], order: &[usize], chosen: Option<usize>, address: &Address) -> Elected {
         let none = if address.placements.is_empty() { Unowned::NoAdvertisement } else { Unowned::NoSelectedNode };
         let mut unowned = none;
         let mut fit: Vec<(Rank, usize)> = Vec::new();
@@ -101,6 +106,10 @@ impl<'a> Field<'a> {
         }
         // Stable: within one rank the hash order stays.
         fit.sort_by_key(|(rank, _)| *rank);
+        if let Some((rank, chosen)) = chosen.and_then(|number| Some((self.rank(number)?, number))) {
+            fit.retain(|(_, number)| *number != chosen);
+            fit.insert(fit.partition_point(|(other, _)| other.state_is_better_than(rank)), (rank, chosen));
+        }
         let owner = fit.first().map(|(_, number)| *number);
         let numbers = fit.into_iter().take(Elected::MAX_RANKED);
         let ranked: Vec<NodeName> = numbers.filter_map(|(_, number)| roster.get(number).cloned()).collect();
@@ -112,6 +121,10 @@ impl<'a> Field<'a> {
             stand_in: stand_in.and_then(|number| roster.get(number).cloned()),
             ranked,
         }
+    }
+
+    fn rank(&self, number: usize) -> Option<Rank> {
+        self.fitness.get(number)?.candidate().map(|candidate| candidate.rank)
     }
 
     /// The best of those who can stand in for the owner, should it be away.

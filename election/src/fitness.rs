@@ -39,6 +39,13 @@ pub(crate) struct Rank {
     handicaps: usize,
 }
 
+impl Rank {
+    /// Whether it goes before `other` whatever the handicaps of both and whomever an operator chose.
+    pub(crate) fn state_is_better_than(self, other: Self) -> bool {
+        (self.cover, self.state) < (other.cover, other.state)
+    }
+}
+
 /// Whether somebody would answer for what a node owns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Cover {

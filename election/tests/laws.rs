@@ -126,6 +126,70 @@ proptest! {
     }
 
     #[test]
+    fn a_drain_moves_only_addresses_of_the_drained_node_and_orphans_none(
+        desired in desired(), members in members(), drained in 0..8_usize,
+    ) {
+        let drained = node(drained);
+        let with = |state| {
+            let mut members = members.clone();
+            members.nodes.entry(drained.clone()).and_modify(|member| member.state = state);
+            elect(&desired, &members)
+        };
+        let (before, after) = (with(NodeState::Ready), with(NodeState::Draining));
+
+        for change in before.changes_to(&after) {
+            prop_assert_eq!(change.from.as_ref(), Some(&drained), "{} moved", change.ip);
+            prop_assert!(change.to.is_some(), "{} is orphaned", change.ip);
+        }
+        for (ip, elected) in &after.addresses {
+            if elected.owner() == Some(&drained) {
+                let answers = |node: &NodeName| {
+                    let Member { state, presence, .. } = members.nodes[node];
+                    node != &drained && state < NodeState::Draining && presence == Presence::Here
+                };
+                prop_assert!(!elected.ranked.iter().any(answers), "{} stays although another may own it", ip);
+            }
+        }
+    }
+
+    #[test]
+    fn a_drain_of_all_nodes_moves_nothing(desired in desired(), members in members()) {
+        let all = |state| {
+            let mut members = members.clone();
+            members.nodes.values_mut().for_each(|member| member.state = state);
+            elect(&desired, &members)
+        };
+
+        prop_assert_eq!(all(NodeState::Ready), all(NodeState::Draining));
+    }
+
+    #[test]
+    fn a_move_brings_the_address_to_the_chosen_node_and_moves_nothing_else(
+        desired in desired(), members in members(), moved in 0..12_usize, chosen in 0..10_usize,
+    ) {
+        let (moved, chosen) = (ip(moved), node(chosen));
+        let mut without = desired;
+        without.moves.remove(&moved);
+        let mut with = without.clone();
+        with.moves.insert(moved, chosen.clone());
+        let (before, after) = (elect(&without, &members), elect(&with, &members));
+
+        for change in before.changes_to(&after) {
+            prop_assert_eq!(change.ip, moved);
+            prop_assert_eq!(change.to.as_ref(), Some(&chosen));
+        }
+        if let Some(elected) = before.addresses.get(&moved) {
+            // Silent ones rank behind all that are answered for, so the best is one of the first rank.
+            let state = |node: &NodeName| members.nodes[node].state;
+            let first_rank = elected.owner().map(state);
+            let here = members.nodes.get(&chosen).is_some_and(|member| member.presence == Presence::Here);
+            if here && elected.ranked.contains(&chosen) && Some(state(&chosen)) == first_rank {
+                prop_assert_eq!(after.owner(moved), Some(&chosen));
+            }
+        }
+    }
+
+    #[test]
     fn the_order_of_placements_does_not_matter(desired in desired(), members in members()) {
         let mut reversed = desired.clone();
         for address in reversed.addresses.values_mut() {
@@ -167,6 +231,10 @@ proptest! {
             address.election_key = ip(0);
             address.placements.clone_from(&everywhere);
         }
+        // Those who stay together are moved together.
+        if let Some(chosen) = desired.moves.values().next().cloned() {
+            desired.moves = desired.addresses.keys().map(|ip| (*ip, chosen.clone())).collect();
+        }
 
         let assignment = elect(&desired, &members);
 
@@ -187,7 +255,7 @@ proptest! {
 
 #[test]
 fn a_node_that_is_ready_goes_before_one_that_joins_drains_or_restarts() {
-    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), ..Desired::default() };
     let states = [NodeState::Restarting, NodeState::Draining, NodeState::Joining, NodeState::Ready];
     let nodes = states.iter().enumerate().map(|(i, state)| (node(i), Member { state: *state, ..ready() })).collect();
 
@@ -198,8 +266,28 @@ fn a_node_that_is_ready_goes_before_one_that_joins_drains_or_restarts() {
 }
 
 #[test]
+fn the_choice_of_an_operator_goes_before_handicaps_and_after_the_state() {
+    let nodes = |state: NodeState| {
+        let chosen = Member { state, handicaps: BTreeSet::from([Handicap::Late]), ..ready() };
+        let nodes = (0..40).map(|i| (node(i), ready())).chain([(node(40), chosen)]).collect();
+        Members { local: node(0), nodes }
+    };
+    let addresses = BTreeMap::from([(ip(1), address(ip(1)))]);
+    let moved = Desired { moves: BTreeMap::from([(ip(1), node(40))]), addresses, ..Desired::default() };
+    let stayed = Desired { moves: BTreeMap::new(), ..moved.clone() };
+    let usual = elect(&stayed, &nodes(NodeState::Ready)).addresses[&ip(1)].ranked.clone();
+
+    let ranked = elect(&moved, &nodes(NodeState::Ready)).addresses[&ip(1)].ranked.clone();
+    assert_eq!(ranked[0], node(40));
+    assert_eq!(ranked[1..], usual[..usual.len() - 1]);
+    for state in [NodeState::HeldDown, NodeState::Joining, NodeState::Draining, NodeState::Restarting] {
+        assert_eq!(elect(&moved, &nodes(state)).addresses[&ip(1)].ranked, usual, "{state:?}");
+    }
+}
+
+#[test]
 fn fewer_handicaps_go_first_and_a_better_state_before_them() {
-    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), ..Desired::default() };
     let with = |handicaps: &[Handicap]| Member { handicaps: handicaps.iter().copied().collect(), ..ready() };
     let held_down = Member { state: NodeState::HeldDown, ..ready() };
     let members = [with(&[Handicap::Late, Handicap::NoGateway]), held_down, with(&[]), with(&[Handicap::NoDataPlane])];
@@ -212,7 +300,7 @@ fn fewer_handicaps_go_first_and_a_better_state_before_them() {
 
 #[test]
 fn the_next_of_the_ranking_on_the_segment_stands_in_for_an_owner_that_is_away() {
-    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), ..Desired::default() };
     let order: Vec<NodeName> = {
         let names: Vec<NodeName> = (0..4).map(node).collect();
         garpike_election::order(&names, ip(1)).into_iter().cloned().collect()
@@ -244,7 +332,7 @@ fn the_next_of_the_ranking_on_the_segment_stands_in_for_an_owner_that_is_away() 
 
 #[test]
 fn when_every_speaker_is_away_nothing_moves() {
-    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), ..Desired::default() };
     let nodes = |presence| (0..3).map(|i| (node(i), Member { presence, ..ready() })).collect();
     let [before, after] = [Presence::Here, Presence::Away]
         .map(|presence| elect(&desired, &Members { local: node(0), nodes: nodes(presence) }));
@@ -254,7 +342,7 @@ fn when_every_speaker_is_away_nothing_moves() {
 
 #[test]
 fn a_ranking_begins_like_the_hash_order_however_many_nodes_there_are() {
-    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), ..Desired::default() };
     let nodes: BTreeMap<NodeName, Member> = (0..40).map(|i| (node(i), ready())).collect();
     let order: Vec<NodeName> = garpike_election::order(nodes.keys(), ip(1)).into_iter().cloned().collect();
 
@@ -269,7 +357,7 @@ fn the_hard_rule_that_leaves_an_address_unowned_is_named() {
     let member = Member::new(NodeState::Ready, eth0);
     let members = Members { local: node(0), nodes: BTreeMap::from([(node(0), member)]) };
     let reason = |change: &dyn Fn(&mut Desired)| {
-        let mut desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), excluded: BTreeSet::new() };
+        let mut desired = Desired { addresses: BTreeMap::from([(ip(1), address(ip(1)))]), ..Desired::default() };
         change(&mut desired);
         elect(&desired, &members).addresses[&ip(1)].unowned
     };
@@ -384,7 +472,8 @@ fn desired() -> impl Strategy<Value = Desired> {
     });
     let addresses = prop::collection::btree_map((0..12_usize).prop_map(ip), address, 0..12);
     let excluded = prop::collection::btree_set((0..8_usize).prop_map(node), 0..2);
-    (addresses, excluded).prop_map(|(addresses, excluded)| Desired { addresses, excluded })
+    let moves = prop::collection::btree_map((0..12_usize).prop_map(ip), (0..10_usize).prop_map(node), 0..4);
+    (addresses, excluded, moves).prop_map(|(addresses, excluded, moves)| Desired { addresses, excluded, moves })
 }
 
 /// `All` or some of `<prefix>0`, `<prefix>1`, ...

@@ -216,7 +216,7 @@ mod tests {
         let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
         let services = BTreeSet::<ServiceKey>::new();
         let address = Address { election_key: ip(), services, placements };
-        Desired { addresses: BTreeMap::from([(ip(), address)]), excluded: BTreeSet::new() }
+        Desired { addresses: BTreeMap::from([(ip(), address)]), ..Desired::default() }
     }
 
     fn node(name: &str) -> NodeName {

@@ -369,7 +369,7 @@ fn desired(count: u32, nodes: usize, racks: usize) -> Desired {
         let placements = vec![Placement { nodes: allowed, interfaces: Selection::All }];
         Some((ip, Address { election_key: ip, services: BTreeSet::new(), placements }))
     });
-    Desired { addresses: addresses.collect(), excluded: BTreeSet::new() }
+    Desired { addresses: addresses.collect(), ..Desired::default() }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
