@@ -66,6 +66,8 @@ pub struct Cluster {
     deliveries: Deliveries,
     seeds: Seeds,
     own: Facts,
+    /// What this node is once it has joined: ready or draining.
+    wanted: NodeState,
     /// The state that this node comes back to, as far as the election is concerned, while it says that it restarts.
     rank: NodeState,
     hold_down: HoldDown,
@@ -146,6 +148,7 @@ impl Cluster {
             deliveries: Deliveries::default(),
             seeds,
             own,
+            wanted: NodeState::Ready,
             rank: state,
             hold_down: HoldDown::new(config.failback),
             lateness: Lateness::new(Timing::of(config.profile).overdue),
@@ -232,10 +235,16 @@ impl Cluster {
         self.events.pop_front()
     }
 
-    /// Tells everybody what this node is doing: `Ready`, `Draining` or `Restarting`.
+    /// Tells everybody what this node is doing: `Ready`, `Draining` or `Restarting`. A node that joins goes on saying so
+    /// until it has joined: a drained one that starts must not be ready in between.
     pub fn set_state(&mut self, state: NodeState, now: Instant) {
         self.now = now;
-        self.change_state(state);
+        if state != NodeState::Restarting {
+            self.wanted = state;
+        }
+        if state == NodeState::Restarting || self.phase != Phase::Joining {
+            self.change_state(state);
+        }
         self.settle();
     }
 
@@ -388,15 +397,14 @@ impl Cluster {
         }
     }
 
-    /// Between joining, ready and held down, the state is the cluster's own to choose.
+    /// Between joining, held down and what is wanted, the state is the cluster's own to choose.
     fn review_state(&mut self) {
         if self.phase != Phase::Joined {
             return;
         }
         let held_down = self.hold_down.is_on(self.now);
-        let usual = if held_down { NodeState::HeldDown } else { NodeState::Ready };
         match self.own.state {
-            NodeState::Joining | NodeState::Ready | NodeState::HeldDown => self.change_state(usual),
+            NodeState::Joining | NodeState::Ready | NodeState::HeldDown => self.change_state(self.wanted),
             NodeState::Draining | NodeState::Restarting => {}
         }
         if let Some(at) = self.hold_down.ends_at().filter(|at| held_down && *at > self.now) {
@@ -472,8 +480,10 @@ impl Cluster {
                 let state = self.book.of(&peer.identity).map(|facts| facts.state);
                 let starts = match state {
                     None | Some(NodeState::Joining) => true,
-                    Some(NodeState::Ready) => matches!(peer.start, Start::Ready(at) if recent(at)),
-                    Some(NodeState::HeldDown | NodeState::Draining | NodeState::Restarting) => false,
+                    Some(NodeState::Ready | NodeState::Draining) => {
+                        matches!(peer.start, Start::Ready(at) if recent(at))
+                    }
+                    Some(NodeState::HeldDown | NodeState::Restarting) => false,
                 };
                 starts && peer.is_here() && !peer.returned
             })

@@ -1,3 +1,4 @@
+mod drain;
 mod handicaps;
 mod keys;
 mod net;

@@ -159,7 +159,7 @@ impl Cluster {
         peer.returned = false;
         peer.start = match (peer.start, state) {
             (Start::Unseen | Start::Joining, NodeState::Joining) => Start::Joining,
-            (Start::Joining, NodeState::Ready) => Start::Ready(self.now),
+            (Start::Joining, NodeState::Ready | NodeState::Draining) => Start::Ready(self.now),
             (start, _) => start,
         };
         match &mut peer.away {

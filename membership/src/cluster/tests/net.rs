@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use garpike_election::{NodeName, NodeState, Presence, Selection};
+use garpike_election::{Members, NodeName, NodeState, Presence, Selection};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -123,6 +123,11 @@ impl Net {
 
     pub(super) fn node(&mut self, node: u8) -> &mut Cluster {
         self.nodes.get_mut(&addr(node)).unwrap()
+    }
+
+    /// What `node` sees.
+    pub(super) fn members(&self, node: u8) -> &Members {
+        self.nodes.get(&addr(node)).unwrap().members()
     }
 
     /// Does something to a node and lets its datagrams out.
