@@ -43,6 +43,7 @@ pub(crate) fn service(name: &str) -> Service {
         pool: None,
         families: Families::Unspecified,
         sharing: Sharing::default(),
+        chosen: None,
         source: Source::default(),
     }
 }

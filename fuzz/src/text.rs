@@ -1,29 +1,31 @@
 //! Text that people write.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::SystemTime;
 
-use garpike_controller_api::manifests::{STATUS_FILE, parse_documents};
+use garpike_controller_api::manifests::{OVERRIDES_FILE, STATUS_FILE, parse_documents};
 use garpike_controller_api::{AddressRange, Objects, Scope, desired, validate};
 use garpike_election::{Member, Members, NodeName, NodeState, Selection, ServiceIp, elect};
 
-/// Reads manifests and a status file, judges them and elects with the result.
+/// Reads manifests, a status file and a file of overrides, judges them and elects with the result.
 ///
 /// # Panics
 ///
-/// When a problem is not one plain line, or an address is desired that no pool has or no Service holds, or owned by a
-/// node that is excluded.
+/// When a problem is not one plain line, or an address is desired that no pool has or no Service holds, moved without
+/// being desired, or owned by a node that is excluded.
 pub fn manifests(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut objects = Objects::default();
     let mut problems = Vec::new();
-    for file in ["fuzz.yaml", STATUS_FILE] {
+    for file in ["fuzz.yaml", STATUS_FILE, OVERRIDES_FILE] {
         let (found, complaints) = parse_documents(file, text);
         problems.extend(complaints);
         problems.extend(objects.merge(found));
     }
     let (config, complaints) = validate(&objects, &Scope::default());
     problems.extend(complaints);
-    let (desired, complaints) = desired(&config);
+    let (desired, moves, complaints) = desired(&config, SystemTime::UNIX_EPOCH);
     problems.extend(complaints);
     for problem in problems {
         let line = problem.to_string();
@@ -33,6 +35,9 @@ pub fn manifests(data: &[u8]) {
         assert!(config.pools.containing(*ip).is_some(), "{ip} is in no pool");
         assert!(!address.services.is_empty(), "no Service holds {ip}");
     }
+    let moved: BTreeSet<ServiceIp> = moves.iter().flat_map(|moved| &moved.addresses).copied().collect();
+    assert!(desired.moves.keys().eq(&moved), "{moves:?} move {:?}", desired.moves);
+    assert!(moved.iter().all(|ip| desired.addresses.contains_key(ip)), "{moves:?} move what no Service holds");
     let assignment = elect(&desired, &members());
     for (ip, elected) in &assignment.addresses {
         assert_eq!(elected.owner().is_none(), elected.unowned.is_some(), "{ip} has {elected:?}");

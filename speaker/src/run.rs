@@ -146,7 +146,7 @@ impl Speaker {
             node: args.node_name.clone(),
             started: now(),
             view: view_receiver,
-            problems: source.snapshots.clone(),
+            manifests: source.snapshots.clone(),
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
             surroundings: announcer.surroundings.clone(),
@@ -196,7 +196,7 @@ impl Speaker {
                 Some(event) = self.membership.events.recv() => self.handle_membership(event).await,
                 changed = self.source.snapshots.changed() => {
                     changed.context("the thread that reads the manifests is gone")?;
-                    self.follow_manifests().await;
+                    self.follow_manifests().await?;
                 }
                 changed = self.announcer.surroundings.changed() => {
                     changed.context("the announcer is gone")?;
@@ -220,14 +220,19 @@ impl Speaker {
         }
     }
 
-    async fn follow_manifests(&mut self) {
+    async fn follow_manifests(&mut self) -> Result<()> {
         let snapshot = self.source.snapshots.borrow_and_update().clone();
         for severity in [Severity::Error, Severity::Warning, Severity::Note] {
             let problems = snapshot.problems.iter().filter(|problem| problem.severity == severity).count();
             metrics::manifest_problems(severity.as_str(), problems);
         }
+        let drained = snapshot.drained.contains_key(&self.node);
         let changes = self.pipeline.handle_desired(snapshot.desired);
         self.publish(changes).await;
+        // What one node says of itself reaches all at once, whenever each of them reads its files.
+        let state = if drained { NodeState::Draining } else { NodeState::Ready };
+        let command = membership_io::Command::SetState(state);
+        self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))
     }
 
     async fn follow_members(&mut self) {
@@ -423,8 +428,8 @@ fn presence(view: &View, node: &NodeName) -> Presence {
 /// Whether a node in this state answers for what it owns and can judge who else does.
 fn serves(state: NodeState) -> bool {
     match state {
-        NodeState::Ready | NodeState::HeldDown => true,
-        NodeState::Joining | NodeState::Draining | NodeState::Restarting => false,
+        NodeState::Ready | NodeState::HeldDown | NodeState::Draining => true,
+        NodeState::Joining | NodeState::Restarting => false,
     }
 }
 

@@ -2,20 +2,23 @@
 //!
 //! A thread of its own reads and judges, so that a large directory never delays an answer to ARP. A file that gets an
 //! error, by a slip or because an editor has written half of it, keeps its last good content in force until it is
-//! mended; the problem is told at once.
+//! mended; the problem is told at once. A choice of an owner that ends is a change as well, and is read at that time.
+//!
+//! Clocks of hosts differ by seconds. For that time two of them may disagree on whether a choice has ended: who answers
+//! then, the chosen node or the one that follows it, serves the address in both cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use garpike_controller_api::config::Exclusion;
 use garpike_controller_api::manifests::{self, ReadDirError};
-use garpike_controller_api::{Objects, Problem, Scope, Severity, desired, validate};
-use garpike_election::Desired;
+use garpike_controller_api::{Move, Objects, Problem, Scope, Severity, Source as Place, desired, validate};
+use garpike_election::{Desired, NodeName};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
@@ -26,6 +29,10 @@ use tracing::{error, info, warn};
 pub struct Snapshot {
     /// What is to be answered.
     pub desired: Desired,
+    /// The nodes that are to be emptied, each with the place that says so.
+    pub drained: BTreeMap<NodeName, Place>,
+    /// The choices of owners that are in force.
+    pub moves: Vec<Move>,
     /// What is wrong, in the order of the files.
     pub problems: Vec<Problem>,
 }
@@ -57,18 +64,25 @@ pub struct Directory {
     good: BTreeMap<Arc<str>, Objects>,
 }
 
+impl Snapshot {
+    /// When the first choice of an owner ends.
+    pub fn changes_at(&self) -> Option<SystemTime> {
+        self.moves.iter().map(|moved| moved.chosen.until).min()
+    }
+}
+
 impl Directory {
     /// A directory that was not read yet.
     pub fn new(path: PathBuf, rules: Rules) -> Self {
         Self { path, rules, good: BTreeMap::new() }
     }
 
-    /// Reads everything again.
+    /// Reads everything again, as it is at `now`.
     ///
     /// # Errors
     ///
     /// When the directory itself cannot be listed; what was read before stays.
-    pub fn read(&mut self) -> Result<Snapshot, ReadDirError> {
+    pub fn read(&mut self, now: SystemTime) -> Result<Snapshot, ReadDirError> {
         let mut files: BTreeMap<Arc<str>, Objects> = BTreeMap::new();
         let mut complaints = Vec::new();
         for path in manifests::files(&self.path)? {
@@ -76,27 +90,33 @@ impl Directory {
             complaints.extend(problems);
             files.insert(path.file_name().unwrap_or_default().to_string_lossy().into(), objects);
         }
-        let mut snapshot = self.judge(&files);
-        let problems: Vec<Problem> = complaints.into_iter().chain(snapshot.problems).collect();
+        let mut snapshot = self.judge(&files, now);
+        let problems: Vec<Problem> =
+            complaints.into_iter().chain(std::mem::take(&mut snapshot.problems)).collect();
         let broken = files_with_errors(&problems);
-        let kept = self.keep(&mut files, &broken);
+        let kept = self.keep(&mut files, &broken, now);
         if !kept.is_empty() {
-            snapshot = self.judge(&files);
+            snapshot = self.judge(&files, now);
         }
         let warnings = kept.into_iter().map(|file| {
             Problem::warning("has an error: its last good content stays in force until it is mended").in_file(file)
         });
         self.good.retain(|file, _| files.contains_key(file));
         self.good.extend(files.into_iter().filter(|(file, _)| !broken.contains(file)));
-        Ok(Snapshot { desired: snapshot.desired, problems: problems.into_iter().chain(warnings).collect() })
+        Ok(Snapshot { problems: problems.into_iter().chain(warnings).collect(), ..snapshot })
     }
 
     /// Puts the last good content of the `broken` files in place where that mends their errors; gives those files.
-    fn keep(&self, files: &mut BTreeMap<Arc<str>, Objects>, broken: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+    fn keep(
+        &self,
+        files: &mut BTreeMap<Arc<str>, Objects>,
+        broken: &BTreeSet<Arc<str>>,
+        now: SystemTime,
+    ) -> BTreeSet<Arc<str>> {
         let before = broken.iter().filter_map(|file| Some((file.clone(), self.good.get(file)?.clone())));
         let mut attempt = files.clone();
         attempt.extend(before);
-        let still_broken = files_with_errors(&self.judge(&attempt).problems);
+        let still_broken = files_with_errors(&self.judge(&attempt, now).problems);
         let mended = broken.iter().filter(|file| self.good.contains_key(*file) && !still_broken.contains(*file));
         let mended: BTreeSet<Arc<str>> = mended.cloned().collect();
         for file in &mended {
@@ -108,7 +128,7 @@ impl Directory {
     }
 
     /// What the files mean together.
-    fn judge(&self, files: &BTreeMap<Arc<str>, Objects>) -> Snapshot {
+    fn judge(&self, files: &BTreeMap<Arc<str>, Objects>, now: SystemTime) -> Snapshot {
         let mut objects = Objects::default();
         let mut problems = Vec::new();
         for file in files.values() {
@@ -121,9 +141,9 @@ impl Directory {
                 node.excluded = node.excluded.filter(|exclusion| *exclusion != Exclusion::Label);
             }
         }
-        let (desired, complaints) = desired(&config);
+        let (desired, moves, complaints) = desired(&config, now);
         problems.extend(complaints);
-        Snapshot { desired, problems }
+        Snapshot { desired, drained: config.drained, moves, problems }
     }
 }
 
@@ -160,7 +180,7 @@ impl Source {
     /// When the directory cannot be listed at the start; names `--manifests`.
     pub fn start(path: &Path, rules: Rules) -> Result<Self> {
         let mut directory = Directory::new(path.to_owned(), rules);
-        let first = directory.read().context("--manifests: give a directory of YAML files that this user may read")?;
+        let first = directory.read(now()).context("--manifests: give a directory of YAML files that this user may read")?;
         report(&Snapshot::default(), &first);
         let (sender, snapshots) = watch::channel(first);
         // One is enough: a change that comes while another waits is read with it.
@@ -182,7 +202,8 @@ impl Source {
             // Lives as long as the thread; its end would close the stream of hints.
             let _watcher = watcher;
             loop {
-                match wakes.recv_timeout(REREAD_INTERVAL) {
+                let next = sender.borrow().changes_at();
+                match wakes.recv_timeout(patience(next, now())) {
                     Ok(Wake::Changed) => std::thread::sleep(SETTLE),
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -209,7 +230,7 @@ impl Drop for Source {
 }
 
 fn publish(directory: &mut Directory, sender: &watch::Sender<Snapshot>) {
-    match directory.read() {
+    match directory.read(now()) {
         Ok(next) => {
             sender.send_if_modified(|current| {
                 let changed = *current != next;
@@ -224,9 +245,36 @@ fn publish(directory: &mut Directory, sender: &watch::Sender<Snapshot>) {
     }
 }
 
-/// Logs the problems that `last` did not have.
+/// How long to wait for a change of the files when the next choice of an owner ends at `next`.
+fn patience(next: Option<SystemTime>, now: SystemTime) -> Duration {
+    let until = next.map(|next| next.duration_since(now).unwrap_or_default());
+    // A clock that is set is noticed after the interval at the latest.
+    until.map_or(REREAD_INTERVAL, |until| until.min(REREAD_INTERVAL))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Logs what operators asked for, and the problems, that `last` did not have.
 fn report(last: &Snapshot, next: &Snapshot) {
     info!(addresses = next.desired.addresses.len(), problems = next.problems.len(), "manifests read");
+    for (node, place) in next.drained.iter().filter(|(node, _)| !last.drained.contains_key(*node)) {
+        info!(%node, by = %place, "the node is to be emptied");
+    }
+    for node in last.drained.keys().filter(|node| !next.drained.contains_key(*node)) {
+        info!(%node, "the node is no longer to be emptied");
+    }
+    let has = |snapshot: &Snapshot, moved: &Move| {
+        snapshot.moves.iter().any(|other| (&other.addresses, &other.chosen) == (&moved.addresses, &moved.chosen))
+    };
+    for Move { addresses, chosen, source, .. } in next.moves.iter().filter(|moved| !has(last, moved)) {
+        info!(?addresses, node = %chosen.node, until = chosen.time(), by = %source, "an owner was chosen");
+    }
+    for Move { addresses, chosen, .. } in last.moves.iter().filter(|moved| !has(next, moved)) {
+        info!(?addresses, node = %chosen.node, until = chosen.time(), "the choice of an owner is over");
+    }
     for problem in next.problems.iter().filter(|problem| !last.problems.contains(problem)) {
         match problem.severity {
             Severity::Error => error!("{problem}"),
@@ -257,18 +305,18 @@ mod tests {
             fs::write(dir.path().join("pool.yaml"), POOL).unwrap();
             fs::write(dir.path().join("web.yaml"), SERVICE).unwrap();
             let mut directory = directory(dir.path());
-            let before = directory.read().unwrap();
+            let before = directory.read(now()).unwrap();
             assert_eq!(before.problems, []);
 
             for _ in 0..2 {
                 fs::write(dir.path().join("pool.yaml"), broken).unwrap();
-                let after = directory.read().unwrap();
+                let after = directory.read(now()).unwrap();
                 assert_eq!(after.desired, before.desired, "{broken}: {:?}", after.problems);
                 assert!(after.problems.iter().any(|problem| problem.severity == Severity::Error), "{broken}");
             }
 
             fs::write(dir.path().join("pool.yaml"), POOL).unwrap();
-            assert_eq!(directory.read().unwrap(), before);
+            assert_eq!(directory.read(now()).unwrap(), before);
         }
     }
 
@@ -278,11 +326,11 @@ mod tests {
         fs::write(dir.path().join("pool.yaml"), POOL).unwrap();
         fs::write(dir.path().join("web.yaml"), format!("{SERVICE}---\nkind: [")).unwrap();
         let mut directory = directory(dir.path());
-        assert_eq!(directory.read().unwrap().desired.addresses.len(), 1);
+        assert_eq!(directory.read(now()).unwrap().desired.addresses.len(), 1);
 
         fs::write(dir.path().join("web.yaml"), "kind: [").unwrap();
 
-        assert!(directory.read().unwrap().desired.addresses.is_empty());
+        assert!(directory.read(now()).unwrap().desired.addresses.is_empty());
     }
 
     #[test]
@@ -291,10 +339,10 @@ mod tests {
         fs::write(dir.path().join("pool.yaml"), POOL).unwrap();
         fs::write(dir.path().join("web.yaml"), SERVICE).unwrap();
         let mut directory = directory(dir.path());
-        directory.read().unwrap();
+        directory.read(now()).unwrap();
 
         fs::remove_file(dir.path().join("pool.yaml")).unwrap();
-        let after = directory.read().unwrap();
+        let after = directory.read(now()).unwrap();
 
         assert!(after.desired.addresses.is_empty());
         assert!(after.problems.iter().any(|problem| problem.to_string().contains("Service default/web")));
@@ -306,11 +354,48 @@ mod tests {
         fs::write(dir.path().join("pool.yaml"), POOL).unwrap();
         fs::write(dir.path().join("web.yaml"), SERVICE).unwrap();
         let mut directory = directory(dir.path());
-        directory.read().unwrap();
+        directory.read(now()).unwrap();
 
         fs::remove_file(dir.path().join("web.yaml")).unwrap();
 
-        assert!(directory.read().unwrap().desired.addresses.is_empty());
+        assert!(directory.read(now()).unwrap().desired.addresses.is_empty());
+    }
+
+    #[test]
+    fn a_choice_of_an_owner_ends_at_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("pool.yaml"), POOL).unwrap();
+        fs::write(dir.path().join("web.yaml"), SERVICE).unwrap();
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_300_496);
+        let choice = "{apiVersion: v1, kind: Service, metadata: {name: web, annotations: {garpike.io/owner: \
+                      'n2@2026-11-21T22:34:56Z'}}}";
+        fs::write(dir.path().join("garpike-overrides.yaml"), choice).unwrap();
+        let mut directory = directory(dir.path());
+
+        let before = directory.read(until - Duration::from_secs(10)).unwrap();
+        assert_eq!((before.moves.len(), before.desired.moves.len()), (1, 1));
+        assert_eq!(patience(before.changes_at(), until - Duration::from_secs(10)), Duration::from_secs(10));
+        assert_eq!(patience(before.changes_at(), until - Duration::from_secs(1000)), REREAD_INTERVAL);
+        assert_eq!(patience(before.changes_at(), until + Duration::from_secs(1)), Duration::ZERO);
+
+        let after = directory.read(until).unwrap();
+        assert_eq!((after.moves.len(), after.desired.moves.len(), after.changes_at()), (0, 0, None));
+        assert_eq!(after.desired.addresses, before.desired.addresses);
+    }
+
+    #[test]
+    fn a_drain_that_is_half_written_stays_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let overrides = dir.path().join("garpike-overrides.yaml");
+        fs::write(&overrides, DRAIN).unwrap();
+        let mut directory = directory(dir.path());
+        let drained = |snapshot: &Snapshot| snapshot.drained.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(drained(&directory.read(now()).unwrap()), ["n1"]);
+
+        fs::write(&overrides, DRAIN.replace("'true'", "'tr")).unwrap();
+        assert_eq!(drained(&directory.read(now()).unwrap()), ["n1"]);
+        fs::write(&overrides, "").unwrap();
+        assert_eq!(drained(&directory.read(now()).unwrap()), [""; 0]);
     }
 
     #[test]
@@ -340,7 +425,7 @@ mod tests {
         watcher.watch(dir.path(), RecursiveMode::NonRecursive).unwrap();
         let mut directory = directory(dir.path());
 
-        directory.read().unwrap();
+        directory.read(now()).unwrap();
         fs::write(dir.path().join("end"), "").unwrap();
 
         let mut events = Vec::new();
@@ -361,6 +446,7 @@ mod tests {
         Directory::new(path.to_owned(), rules)
     }
 
+    const DRAIN: &str = "{apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {garpike.io/drain: 'true'}}}";
     const POOL: &str = "\
 apiVersion: metallb.io/v1beta1
 kind: IPAddressPool

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use garpike_controller_api::Problem;
+use garpike_controller_api::Move;
 use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use serde::Serialize;
 
 use crate::pipeline::View;
+use crate::source::Snapshot;
 
 /// The document.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +29,10 @@ pub struct State {
     pub stands_in_for: Vec<ServiceIp>,
     /// Each service IP that some Service holds.
     pub addresses: BTreeMap<ServiceIp, AddressState>,
+    /// The nodes that the manifests of this host say are to be emptied, each with the place that says so.
+    pub drained: BTreeMap<NodeName, String>,
+    /// The choices of owners that are in force.
+    pub moves: Vec<MoveState>,
     /// What is wrong with the manifests, a line each.
     pub problems: Vec<String>,
     /// What the membership shows of itself.
@@ -51,6 +56,21 @@ pub struct MemberState {
     pub interfaces: Option<Vec<String>>,
 }
 
+/// A choice of an owner for some addresses.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoveState {
+    /// The Services that hold them, the oldest first.
+    pub services: Vec<String>,
+    /// The addresses.
+    pub addresses: Vec<ServiceIp>,
+    /// The node that was chosen.
+    pub to: NodeName,
+    /// When the choice ends, as in RFC 3339.
+    pub until: String,
+    /// The place that says so.
+    pub by: String,
+}
+
 /// A service IP.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressState {
@@ -72,7 +92,7 @@ impl State {
         node: &NodeName,
         uptime: Duration,
         view: &View,
-        problems: &[Problem],
+        snapshot: &Snapshot,
         membership: garpike_membership::Status,
         announcer: garpike_announcer::Status,
     ) -> Self {
@@ -97,10 +117,23 @@ impl State {
             owners: assignment.addresses.iter().map(|(ip, elected)| (*ip, elected.owner().cloned())).collect(),
             stands_in_for: assignment.stood_in_by(node).map(|(ip, _)| ip).collect(),
             addresses: addresses.collect(),
-            problems: problems.iter().map(ToString::to_string).collect(),
+            drained: snapshot.drained.iter().map(|(node, place)| (node.clone(), place.to_string())).collect(),
+            moves: snapshot.moves.iter().map(move_state).collect(),
+            problems: snapshot.problems.iter().map(ToString::to_string).collect(),
             membership,
             announcer,
         }
+    }
+}
+
+fn move_state(moved: &Move) -> MoveState {
+    let Move { services, addresses, chosen, source } = moved;
+    MoveState {
+        services: services.iter().map(ToString::to_string).collect(),
+        addresses: addresses.iter().copied().collect(),
+        to: chosen.node.clone(),
+        until: chosen.time(),
+        by: source.to_string(),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Window {
     pub(crate) node: NodeName,
     pub(crate) started: Instant,
     pub(crate) view: watch::Receiver<View>,
-    pub(crate) problems: watch::Receiver<Snapshot>,
+    pub(crate) manifests: watch::Receiver<Snapshot>,
     pub(crate) membership: watch::Receiver<garpike_membership::Status>,
     pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
@@ -59,8 +59,9 @@ impl Window {
         let member = view.members.as_ref().and_then(|members| members.nodes.get(&self.node));
         match member.map(|member| member.state) {
             None => return Some("the membership has not started".to_owned()),
-            Some(NodeState::Ready | NodeState::HeldDown) => {}
-            Some(state @ (NodeState::Joining | NodeState::Draining | NodeState::Restarting)) => {
+            // A drained node stands in for others and owns what nobody else can.
+            Some(NodeState::Ready | NodeState::HeldDown | NodeState::Draining) => {}
+            Some(state @ (NodeState::Joining | NodeState::Restarting)) => {
                 return Some(format!("this node is {}", state.as_str()));
             }
         }
@@ -73,7 +74,7 @@ impl Window {
             &self.node,
             now() - self.started,
             &self.view.borrow(),
-            &self.problems.borrow().problems,
+            &self.manifests.borrow(),
             self.membership.borrow().clone(),
             self.announcer.borrow().clone(),
         );

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use garpike_election::{InterfaceName, NodeName, Selection, ServiceIp, ServiceKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::objects::Source;
+use crate::objects::{Source, Sourced};
+use crate::overrides::ChosenOwner;
 use crate::problem::FieldPath;
 use crate::sharing::Sharing;
 use crate::{AddressRange, Family, Labels, Selector};
@@ -25,6 +26,8 @@ pub struct Config {
     pub services: BTreeMap<ServiceKey, Service>,
     /// The nodes that are described; others may exist.
     pub nodes: BTreeMap<NodeName, Node>,
+    /// The nodes that are to be emptied, described or not, each with the place that says so.
+    pub drained: BTreeMap<NodeName, Source>,
     /// The addresses in the status file of Services that are not in `services`: they are gone, or broken.
     pub strays: BTreeMap<ServiceKey, Vec<ServiceIp>>,
 }
@@ -217,6 +220,8 @@ pub struct Service {
     pub families: Families,
     /// With whom it may share an address.
     pub sharing: Sharing,
+    /// The node that was chosen as owner of its addresses, whether or not the time of the choice is over.
+    pub chosen: Option<Sourced<ChosenOwner>>,
     /// Where it was read.
     pub source: Source,
 }

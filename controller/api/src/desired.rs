@@ -4,19 +4,35 @@
 //! same [`Desired`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use garpike_election::{Address, Desired, Placement, ServiceIp, ServiceKey};
 
 use crate::config::{Advertisement, Config, Holder, Pool, Request, Service};
-use crate::objects::Source;
+use crate::objects::{Source, Sourced};
+use crate::overrides::{ChosenOwner, OWNER_ANNOTATION};
 use crate::problem::{FieldPath, Problem};
 
-/// Which addresses are to be answered, and where.
-pub fn desired(config: &Config) -> (Desired, Vec<Problem>) {
+/// A choice of an owner that is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The Services that it moves, the oldest first: all that are connected by shared addresses.
+    pub services: Vec<ServiceKey>,
+    /// Their addresses.
+    pub addresses: BTreeSet<ServiceIp>,
+    /// Where to, and until when.
+    pub chosen: ChosenOwner,
+    /// Where that is written.
+    pub source: Source,
+}
+
+/// Which addresses are to be answered at `now`, and where; and the choices of owners that are in force.
+pub fn desired(config: &Config, now: SystemTime) -> (Desired, Vec<Move>, Vec<Problem>) {
     let mut problems = Vec::new();
     let bindings = bindings(config, &mut problems);
     let excluded = config.nodes.iter().filter(|(_, node)| node.excluded.is_some()).map(|(name, _)| name.clone());
-    let mut desired = Desired { addresses: BTreeMap::new(), excluded: excluded.collect() };
+    let mut desired = Desired { excluded: excluded.collect(), ..Desired::default() };
+    let mut moves = Vec::new();
     for group in groups(&bindings) {
         let Some((election_key, _)) = group.first().and_then(|oldest| oldest.addresses.first()) else { continue };
         let placements = placements(config, &group, &mut problems);
@@ -30,8 +46,15 @@ pub fn desired(config: &Config) -> (Desired, Vec<Problem>) {
                 address.services.insert(binding.service.key.clone());
             }
         }
+        if let Some(Sourced { object: chosen, source }) = chosen(&group, now, &mut problems) {
+            let addresses = group.iter().flat_map(|binding| &binding.addresses).map(|(ip, _)| *ip);
+            let addresses: BTreeSet<ServiceIp> = addresses.collect();
+            desired.moves.extend(addresses.iter().map(|ip| (*ip, chosen.node.clone())));
+            let services = group.iter().map(|binding| binding.service.key.clone()).collect();
+            moves.push(Move { services, addresses, chosen: chosen.clone(), source: source.clone() });
+        }
     }
-    (desired, problems)
+    (desired, moves, problems)
 }
 
 /// A Service with its addresses and the pools that hold them.
@@ -168,6 +191,34 @@ fn placements(config: &Config, group: &[&Binding<'_>], problems: &mut Vec<Proble
         .map(|(_, ad)| Placement { nodes: ad.nodes.clone(), interfaces: ad.interfaces.clone() })
         .collect();
     placements.into_iter().collect()
+}
+
+/// The owner that was chosen for a group and still is: by the oldest Service of it that has such a choice.
+fn chosen<'a>(
+    group: &[&Binding<'a>],
+    now: SystemTime,
+    problems: &mut Vec<Problem>,
+) -> Option<&'a Sourced<ChosenOwner>> {
+    let mut first: Option<(&ServiceKey, &Sourced<ChosenOwner>)> = None;
+    for Service { key, chosen, .. } in group.iter().map(|binding| binding.service) {
+        let Some(sourced @ Sourced { object: chosen, source }) = chosen else { continue };
+        let mut tell = |problem: Problem| {
+            let problem = problem.at(FieldPath::annotation(OWNER_ANNOTATION)).value(chosen);
+            problems.push(source.locate(problem).of(subject(key)));
+        };
+        match first {
+            _ if chosen.until <= now => {
+                tell(Problem::note("is over and has no effect").mend("remove the annotation; \"garpike move\" does it"));
+            }
+            None => first = Some((key, sourced)),
+            Some((older, decides)) if decides.object.node != chosen.node => {
+                let text = format!("has no effect: the addresses are shared with Service {older}, which is moved to {}", decides.object.node);
+                tell(Problem::warning(text).mend("remove one of the two annotations"));
+            }
+            Some(_) => {}
+        }
+    }
+    first.map(|(_, chosen)| chosen)
 }
 
 fn unannounced(binding: &Binding<'_>, reason: String) -> Problem {

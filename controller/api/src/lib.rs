@@ -9,6 +9,7 @@ mod crd;
 mod desired;
 pub mod manifests;
 mod objects;
+mod overrides;
 mod problem;
 mod range;
 mod schema;
@@ -21,8 +22,9 @@ pub use config::Config;
 pub use crd::{
     IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector, ServiceAllocation,
 };
-pub use desired::desired;
+pub use desired::{Move, desired};
 pub use objects::{ObjectKey, Objects, Source, Sourced};
+pub use overrides::{ChosenOwner, DRAIN_ANNOTATION, InvalidChosenOwner, OWNER_ANNOTATION};
 pub use problem::{FieldPath, Problem, Severity};
 pub use range::{AddressRange, Family, InvalidRange};
 pub use selector::{InvalidSelector, Labels, Selector};

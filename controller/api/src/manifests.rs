@@ -82,9 +82,6 @@ pub struct ReadDirError {
 /// Reads the objects of one file. Any text gives a result.
 pub fn parse_documents(file_name: &str, text: &str) -> (Objects, Vec<Problem>) {
     let mut reader = Reader::new(file_name);
-    if file_name == OVERRIDES_FILE {
-        return (reader.objects, reader.problems);
-    }
     if text.len() > MAX_FILE_BYTES {
         let problem = Problem::error(format!("has {} bytes, at most {MAX_FILE_BYTES} are read", text.len()));
         reader.problems.push(problem.in_file(reader.file.clone()).mend("split the file"));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use garpike_election::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::problem::Problem;
 use crate::tree::Lines;
@@ -27,12 +28,17 @@ pub struct Objects {
     pub namespaces: BTreeMap<ObjectKey, Sourced<Namespace>>,
     /// The addresses that `garpike allocate` gave to Services; those that a Service holds itself go first.
     pub statuses: BTreeMap<ObjectKey, Sourced<ServiceStatus>>,
+    /// The annotations of Nodes that `garpike drain` wrote; they go before those of the Nodes themselves.
+    pub node_overrides: BTreeMap<ObjectKey, Sourced<ObjectMeta>>,
+    /// The annotations of Services that `garpike move` wrote; they go before those of the Services themselves.
+    pub service_overrides: BTreeMap<ObjectKey, Sourced<ObjectMeta>>,
 }
 
 impl Objects {
     /// Takes in the objects of `other`. Of two with one key the present one stays, and a problem names both.
     pub fn merge(&mut self, other: Self) -> Vec<Problem> {
-        let Self { pools, advertisements, services, nodes, namespaces, statuses } = other;
+        let Self { pools, advertisements, services, nodes, namespaces, statuses, node_overrides, service_overrides } =
+            other;
         let mut problems = Vec::new();
         insert_all(&mut self.pools, pools, "IPAddressPool", &mut problems);
         insert_all(&mut self.advertisements, advertisements, "L2Advertisement", &mut problems);
@@ -40,6 +46,8 @@ impl Objects {
         insert_all(&mut self.nodes, nodes, "Node", &mut problems);
         insert_all(&mut self.namespaces, namespaces, "Namespace", &mut problems);
         insert_all(&mut self.statuses, statuses, "Service", &mut problems);
+        insert_all(&mut self.node_overrides, node_overrides, "Node", &mut problems);
+        insert_all(&mut self.service_overrides, service_overrides, "Service", &mut problems);
         problems
     }
 }
@@ -112,12 +120,19 @@ impl fmt::Display for ObjectKey {
 }
 
 /// An object and where it comes from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The object.
     pub object: T,
     /// Where it comes from.
     pub source: Source,
+}
+
+impl<T> Sourced<T> {
+    /// What `f` makes of the object, from the same place.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Sourced<U> {
+        Sourced { object: f(self.object), source: self.source }
+    }
 }
 
 /// Where an object comes from. The default is no file: the Kubernetes API.

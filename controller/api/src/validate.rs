@@ -4,6 +4,7 @@
 //! the mixed-family range and the namespace selector that matches nothing (which opened a pool to everybody) mended.
 
 mod advertisements;
+mod overrides;
 mod pools;
 mod services;
 
@@ -44,7 +45,9 @@ pub fn validate(objects: &Objects, scope: &Scope) -> (Config, Vec<Problem>) {
     let advertisements = advertisements::validate(objects, scope, &pools, &nodes, &mut problems);
     let services = services::validate(objects, scope, &pools, &mut problems);
     let strays = services::strays(objects, &services, &mut problems);
-    (Config { pools, advertisements, services, nodes, strays }, problems)
+    let drained = overrides::drained(objects, &mut problems);
+    overrides::without_a_service(objects, &mut problems);
+    (Config { pools, advertisements, services, nodes, drained, strays }, problems)
 }
 
 /// The labels of every namespace that is described or has a Service.

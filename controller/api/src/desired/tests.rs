@@ -2,7 +2,7 @@ use garpike_election::{NodeName, Selection};
 use proptest::prelude::*;
 
 use super::*;
-use crate::manifests::parse_documents;
+use crate::manifests::{OVERRIDES_FILE, parse_documents};
 use crate::{Scope, validate};
 
 #[test]
@@ -204,13 +204,127 @@ proptest! {
     }
 }
 
+#[test]
+fn all_services_of_a_group_are_moved_until_the_time_of_the_choice() {
+    let share = |name: &str, annotation: &str, ips: &str, port: u16| {
+        let annotations = format!("metallb.io/allow-shared-ip: k{annotation}");
+        service(name, &annotations, ips).replace("port: 80", &format!("port: {port}"))
+    };
+    let choice = ", garpike.io/owner: 'n2@2026-11-21T20:00:00Z'";
+    let users = [
+        pool("a", "10.0.0.0/24, 'fc00::/120'"),
+        advertisement("all", "{}"),
+        share("s1", "", "10.0.0.9", 1),
+        share("s2", choice, "10.0.0.9, 'fc00::5'", 2),
+        share("s3", "", "10.0.0.3", 3),
+    ];
+
+    let (desired, moves, said) = walk_at("2026-11-21T19:59:59Z", &users, "");
+    assert_eq!(said, [""; 0]);
+    let to: Vec<String> = desired.moves.iter().map(|(ip, node)| format!("{ip} {node}")).collect();
+    assert_eq!(to, ["10.0.0.9 n2", "fc00::5 n2"]);
+    assert_eq!(moves.len(), 1);
+    assert_eq!((&moves[0].services[..], moves[0].addresses.len()), (&[key("s1"), key("s2")][..], 2));
+    assert_eq!(moves[0].source.to_string(), "x.yaml:19");
+
+    let (desired, moves, said) = walk_at("2026-11-21T20:00:00Z", &users, "");
+    assert_eq!((desired.moves.len(), moves.len()), (0, 0));
+    assert_eq!(
+        said,
+        ["note: x.yaml:23: Service default/s2: metadata.annotations[garpike.io/owner]: \"n2@2026-11-21T20:00:00Z\" is over \
+          and has no effect; remove the annotation; \"garpike move\" does it"]
+    );
+}
+
+#[test]
+fn the_choice_of_the_oldest_service_of_a_group_counts() {
+    let share = |name: &str, node: &str, port: u16| {
+        let choice = format!("metallb.io/allow-shared-ip: k, garpike.io/owner: {node}@2026-11-21T20:00:00Z");
+        service(name, &choice, "10.0.0.9").replace("port: 80", &format!("port: {port}"))
+    };
+    let users = [
+        pool("a", "10.0.0.0/24"),
+        advertisement("all", "{}"),
+        share("s1", "n2", 1),
+        share("s2", "n3", 2),
+        share("s3", "n2", 3),
+    ];
+
+    let (desired, _, said) = walk_at("2026-11-21T19:00:00Z", &users, "");
+
+    assert_eq!(desired.moves[&ip("10.0.0.9")].as_str(), "n2");
+    let said: Vec<&str> = said.iter().map(|line| line.split_once("Service default/").unwrap().1).collect();
+    assert_eq!(
+        said,
+        ["s2: metadata.annotations[garpike.io/owner]: \"n3@2026-11-21T20:00:00Z\" has no effect: the addresses are shared \
+          with Service default/s1, which is moved to n2; remove one of the two annotations"]
+    );
+}
+
+#[test]
+fn the_file_of_overrides_goes_before_the_users_own_annotations() {
+    let choice = |node: &str| format!("garpike.io/owner: {node}@2026-11-21T20:00:00Z");
+    let users = [
+        pool("a", "10.0.0.0/24"),
+        advertisement("all", "{}"),
+        service("moved", &choice("n1"), "10.0.0.1"),
+        service("stays", &choice("n1"), "10.0.0.2"),
+        service("users", &choice("n1"), "10.0.0.3"),
+    ];
+    let overrides = "\
+{apiVersion: v1, kind: Service, metadata: {name: moved, annotations: {garpike.io/owner: 'n2@2026-11-21T20:00:00Z'}}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: default, name: stays, annotations: {garpike.io/owner: ''}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: users, annotations: {other: x}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: gone, annotations: {garpike.io/owner: 'n2@2026-11-21T20:00:00Z'}}}
+";
+
+    let (desired, moves, said) = walk_at("2026-11-21T19:00:00Z", &users, overrides);
+
+    let to: Vec<String> = desired.moves.iter().map(|(ip, node)| format!("{ip} {node}")).collect();
+    assert_eq!(to, ["10.0.0.1 n2", "10.0.0.3 n1"]);
+    assert_eq!(moves[0].source.to_string(), "garpike-overrides.yaml:1");
+    assert_eq!(desired.addresses.len(), 3, "an override is no Service");
+    assert_eq!(
+        said,
+        ["note: garpike-overrides.yaml:7: Service default/gone: is written nowhere else, so this has no effect; the next \
+          \"garpike move\" removes it"]
+    );
+}
+
+#[test]
+fn a_choice_that_cannot_be_read_is_named_and_the_service_is_served() {
+    let wrong = service("web", "garpike.io/owner: 'n1@tomorrow'", "10.0.0.1");
+
+    let (desired, moves, said) = walk_at("2026-11-21T19:00:00Z", &[pool("a", "10.0.0.0/24"), wrong], "");
+
+    assert_eq!((desired.addresses.len(), desired.moves.len(), moves.len()), (1, 0, 0));
+    assert_eq!(
+        said[0],
+        "error: x.yaml:10: Service default/web: metadata.annotations[garpike.io/owner]: \"n1@tomorrow\" does not end with a \
+         time as RFC 3339 has it: \"tomorrow\"; it has no effect; write NODE@TIME such as node-a@2030-12-31T23:59:59Z"
+    );
+}
+
 fn walk(documents: &[String]) -> (Desired, Vec<String>) {
-    let (objects, mut problems) = parse_documents("x.yaml", &documents.join("---\n"));
+    let (desired, _, said) = walk_at("2026-11-21T00:00:00Z", documents, "");
+    (desired, said)
+}
+
+/// Walks with a file of overrides beside the documents.
+fn walk_at(now: &str, documents: &[String], overrides: &str) -> (Desired, Vec<Move>, Vec<String>) {
+    let now = format!("any@{now}").parse::<ChosenOwner>().unwrap().until;
+    let (mut objects, mut problems) = parse_documents("x.yaml", &documents.join("---\n"));
+    let (overriding, complaints) = parse_documents(OVERRIDES_FILE, overrides);
+    problems.extend(complaints);
+    problems.extend(objects.merge(overriding));
     let (config, complaints) = validate(&objects, &Scope::default());
     problems.extend(complaints);
-    let (desired, complaints) = desired(&config);
+    let (desired, moves, complaints) = desired(&config, now);
     problems.extend(complaints);
-    (desired, problems.iter().map(|problem| format!("{}: {problem}", problem.severity.as_str())).collect())
+    (desired, moves, problems.iter().map(|problem| format!("{}: {problem}", problem.severity.as_str())).collect())
 }
 
 fn addresses(desired: &Desired) -> Vec<String> {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::kind::{Kind, Unread};
-use super::{STATUS_FILE, SYSTEM_NAMESPACE};
+use super::{OVERRIDES_FILE, STATUS_FILE, SYSTEM_NAMESPACE};
 use crate::objects::{self, ObjectKey, Objects, Source, Sourced};
 use crate::problem::{FieldPath, Problem, Severity};
 use crate::schema::{self, Schema};
@@ -53,6 +53,21 @@ impl Reader {
                 self.complain(Unread::Foreign.problem(&version).of(object), &tree.lines);
             }
             Kind::List => self.list(tree),
+            Kind::Service if &*self.file == OVERRIDES_FILE => {
+                let service = self.read(tree, &kind, Some("default"), &schema::SERVICE);
+                let metadata = service.map(|(key, sourced)| (key, sourced.map(|service: Service| service.metadata)));
+                self.insert(metadata, |objects| &mut objects.service_overrides, &kind);
+            }
+            Kind::Node if &*self.file == OVERRIDES_FILE => {
+                let node = self.read(tree, &kind, None, &schema::NODE);
+                let metadata = node.map(|(key, sourced)| (key, sourced.map(|node: Node| node.metadata)));
+                self.insert(metadata, |objects| &mut objects.node_overrides, &kind);
+            }
+            Kind::Pool | Kind::Advertisement | Kind::Namespace | Kind::Unread(_) if &*self.file == OVERRIDES_FILE => {
+                let problem = Problem::warning("has no effect in this file, which is rewritten by garpike drain and move");
+                let object = format!("{kind} {}", ObjectKey::shown(namespace, name));
+                self.complain(problem.of(object).mend("move it to another file"), &tree.lines);
+            }
             Kind::Pool => {
                 let sourced = self.read(tree, &kind, Some(SYSTEM_NAMESPACE), &schema::POOL);
                 self.insert(sourced, |objects| &mut objects.pools, &kind);
@@ -96,10 +111,8 @@ impl Reader {
 
     fn status(&mut self, tree: Tree) {
         let service = self.read(tree, "Service", Some("default"), &schema::SERVICE);
-        let status = service.map(|(key, Sourced { object, source })| {
-            let service: Service = object;
-            (key, Sourced { object: service.status.unwrap_or_default(), source })
-        });
+        let status =
+            service.map(|(key, sourced)| (key, sourced.map(|service: Service| service.status.unwrap_or_default())));
         self.insert(status, |objects| &mut objects.statuses, "Service");
     }
 

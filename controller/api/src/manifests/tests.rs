@@ -147,7 +147,32 @@ fn the_status_file_gives_addresses_and_no_services() {
 
     assert_eq!(lines(&problems), [""; 0]);
     assert_eq!((objects.services.len(), objects.statuses.len()), (0, 1));
-    assert!(parse_documents(OVERRIDES_FILE, text).0.services.is_empty());
+}
+
+#[test]
+fn the_file_of_overrides_gives_annotations_and_no_objects() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, annotations: {a: b}}\n";
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, annotations: {c: d}}\n";
+    let foreign = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n";
+    let twice = node;
+    let text = [service, node, POOL, foreign, twice].join("---\n");
+    let (objects, problems) = parse_documents(OVERRIDES_FILE, &text);
+
+    assert_eq!((objects.services.len(), objects.nodes.len(), objects.pools.len()), (0, 0, 0));
+    let annotations: Vec<_> = objects.service_overrides.values().chain(objects.node_overrides.values()).collect();
+    let annotations: Vec<_> = annotations.iter().flat_map(|sourced| sourced.object.annotations.clone().unwrap()).collect();
+    assert_eq!(annotations, [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "d".to_owned())]);
+    assert_eq!(
+        lines(&problems),
+        [
+            "garpike-overrides.yaml:9: IPAddressPool one: has no effect in this file, which is rewritten by garpike drain \
+             and move; move it to another file",
+            "garpike-overrides.yaml:17: Secret s: has no effect in this file, which is rewritten by garpike drain and \
+             move; move it to another file",
+            "garpike-overrides.yaml:21: Node n1: is there already, in garpike-overrides.yaml:5; rename or remove one of \
+             the two; the first is used",
+        ]
+    );
 }
 
 #[test]

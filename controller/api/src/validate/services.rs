@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use garpike_election::{InvalidServiceIp, ServiceIp, ServiceKey};
 use k8s_openapi::api::core::v1::{Service as ServiceObject, ServiceSpec, ServiceStatus};
 
-use super::{Complaints, Scope, Subject};
+use super::{Complaints, Scope, Subject, overrides};
 use crate::Family;
 use crate::config::{Families, Held, Holder, PoolName, Pools, Request, Service};
 use crate::objects::{ObjectKey, Objects, Source, Sourced};
@@ -29,9 +29,10 @@ pub(super) fn validate(
             continue;
         }
         let held = held(key, sourced, objects.statuses.get(key), problems);
+        let chosen = overrides::chosen_owner(key, &sourced.object.metadata, &sourced.source, objects, problems);
         let mut complaints = Complaints::new(Subject { kind: "Service", key }, &sourced.source, problems);
         if let Some(service) = read(key, sourced, &spec, held, pools, &mut complaints) {
-            services.insert(service.key.clone(), service);
+            services.insert(service.key.clone(), Service { chosen, ..service });
         }
     }
     services
@@ -86,6 +87,7 @@ fn read(
         pool,
         families,
         sharing: Sharing { key: SharingKey { word, backend: backend(spec) }, ports },
+        chosen: None,
         source: source.clone(),
     })
 }

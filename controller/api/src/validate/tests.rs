@@ -3,7 +3,7 @@ use garpike_election::{Selection, ServiceIp, ServiceKey};
 use super::*;
 use crate::Family;
 use crate::config::{Families, Holder, PoolName, Request};
-use crate::manifests::parse_documents;
+use crate::manifests::{OVERRIDES_FILE, parse_documents};
 
 #[test]
 fn of_two_pools_that_overlap_the_first_by_name_stays_and_both_are_named() {
@@ -278,6 +278,32 @@ fn nodes_are_excluded_by_label_or_condition() {
         [("good", None), ("label", Some(Exclusion::Label)), ("network", Some(Exclusion::NetworkUnavailable))]
     );
     assert_eq!(said.len(), 1);
+}
+
+#[test]
+fn nodes_are_drained_by_annotation_whether_or_not_they_are_described() {
+    let drained = |name: &str, value: &str| {
+        format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, annotations: {{garpike.io/drain: '{value}'}}}}\n")
+    };
+    let users = [drained("a", "true"), drained("b", "true"), drained("c", "false"), drained("d", "yes"), node("e", "{}")];
+    let overrides = [drained("b", "false"), drained("c", "true"), drained("f", "true"), drained("G", "true")];
+    let (mut objects, _) = parse_documents("x.yaml", &users.join("---\n"));
+    objects.merge(parse_documents(OVERRIDES_FILE, &overrides.join("---\n")).0);
+
+    let (config, problems) = validate(&objects, &Scope::default());
+
+    let drained: Vec<String> = config.drained.iter().map(|(name, source)| format!("{name} {source}")).collect();
+    assert_eq!(drained, ["a x.yaml:1", "c garpike-overrides.yaml:5", "f garpike-overrides.yaml:9"]);
+    assert!(!config.nodes.keys().any(|name| name.as_str() == "f"), "a drain describes no node: selectors must not match it");
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "garpike-overrides.yaml:15: Node G: metadata.name: node name \"G\" is not made of lower case letters, digits, \
+             '-' and '.' (RFC 1123 subdomain)",
+            "x.yaml:15: Node d: metadata.annotations[garpike.io/drain]: \"yes\" is not a drain and has no effect; write \
+             \"true\", or remove the annotation",
+        ]
+    );
 }
 
 fn judge(documents: &[String]) -> (Config, Vec<String>) {
