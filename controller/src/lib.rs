@@ -1,7 +1,7 @@
 //! Which Service gets which address.
 //!
 //! [`Allocator`] gives and takes back single addresses, [`plan`] decides for all Services of a configuration, and
-//! [`allocate`] does it for a directory of manifests. Allocation is deterministic and sticky: equal inputs give equal
+//! [`allocate`] does it for a directory of manifests. [`overrides`] writes drains and choices of owners beside them. Allocation is deterministic and sticky: equal inputs give equal
 //! addresses, and a Service that has a valid address keeps it.
 
 pub mod allocate;
@@ -9,6 +9,7 @@ mod allocator;
 #[cfg(test)]
 mod fixtures;
 mod free;
+pub mod overrides;
 mod plan;
 pub mod status_file;
 

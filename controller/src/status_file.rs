@@ -63,11 +63,16 @@ pub enum Written {
 ///
 /// When the directory or the file cannot be written. The file is then what it was.
 pub fn write(dir: &Path, text: &str) -> Result<Written, WriteError> {
-    let path = dir.join(STATUS_FILE);
-    if std::fs::read(&path).is_ok_and(|present| present == text.as_bytes()) {
+    write_file(dir, &dir.join(STATUS_FILE), text)
+}
+
+/// Makes `text` the content of the file `path` in `dir`, as [`write`] does.
+pub(crate) fn write_file(dir: &Path, path: &Path, text: &str) -> Result<Written, WriteError> {
+    if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
         return Ok(Written::Unchanged);
     }
-    replace(dir, &path, text).map(|()| Written::Changed).map_err(|source| WriteError { path, source })
+    let error = |source| WriteError { path: path.to_owned(), source };
+    replace(dir, path, text).map(|()| Written::Changed).map_err(error)
 }
 
 /// A status file that cannot be written.
@@ -83,7 +88,7 @@ pub struct WriteError {
 fn replace(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     // Hidden until it is complete, so that nobody reads it as a manifest.
     let mut file = tempfile::Builder::new()
-        .prefix(".garpike-status.")
+        .prefix(".garpike.")
         .permissions(Permissions::from_mode(0o644))
         .tempfile_in(dir)?;
     file.write_all(text.as_bytes())?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use garpike_controller_api::Move;
 use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pipeline::View;
 use crate::source::Snapshot;
@@ -42,7 +42,7 @@ pub struct State {
 }
 
 /// A living member.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MemberState {
     /// Its name.
     pub name: NodeName,
@@ -57,7 +57,7 @@ pub struct MemberState {
 }
 
 /// A choice of an owner for some addresses.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MoveState {
     /// The Services that hold them, the oldest first.
     pub services: Vec<String>,
