@@ -5,9 +5,13 @@
 mod allocate;
 #[cfg(feature = "lab")]
 mod chaos;
+mod drain;
 mod keys;
+mod move_;
+mod overrides;
 mod owners;
 mod speaker;
+mod state;
 
 use std::process::ExitCode;
 
@@ -27,6 +31,9 @@ enum Command {
     Speaker(Box<garpike_speaker::Args>),
     Allocate(allocate::Args),
     Owners(owners::Args),
+    Drain(drain::Drain),
+    Undrain(drain::Undrain),
+    Move(move_::Args),
     Keys(keys::Args),
     #[cfg(feature = "lab")]
     Demo(garpike_chaos::demo::Args),
@@ -41,6 +48,9 @@ fn main() -> ExitCode {
         Command::Speaker(args) => speaker::run(&args),
         Command::Allocate(args) => allocate::run(&args),
         Command::Owners(args) => owners::run(&args),
+        Command::Drain(args) => drain::drain(&args),
+        Command::Undrain(args) => drain::undrain(&args),
+        Command::Move(args) => move_::run(&args),
         Command::Keys(args) => keys::run(&args),
         #[cfg(feature = "lab")]
         Command::Demo(args) => garpike_chaos::demo::run(&args),

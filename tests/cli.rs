@@ -35,7 +35,16 @@ fn owners_refuses_what_is_no_service_ip() {
 #[test]
 fn every_subcommand_has_help() {
     let chaos = [&["chaos", "run"][..], &["chaos", "list"], &["chaos", "simulate"]];
-    let ours = [&["speaker"][..], &["allocate"], &["owners"], &["keys", "status"], &["demo"]];
+    let ours = [
+        &["speaker"][..],
+        &["allocate"],
+        &["owners"],
+        &["drain"],
+        &["undrain"],
+        &["move"],
+        &["keys", "status"],
+        &["demo"],
+    ];
     for subcommand in ours.into_iter().chain(chaos) {
         let output = garpike(&[subcommand, &["--help"]].concat());
         assert_eq!(output.status.code(), Some(0), "{subcommand:?}");
@@ -294,19 +303,165 @@ fn speaker_refuses_a_key_cache_without_a_key() {
     assert!(stderr(&output).contains("--ml-secret-key-path"), "{}", stderr(&output));
 }
 
+#[test]
+fn drain_writes_the_overrides_and_waits_until_the_speaker_shows_it() {
+    let directory = two_services();
+    let before = seen(&[("n1", "ready"), ("n2", "ready")], "n1");
+    let after = seen(&[("n1", "draining"), ("n2", "ready")], "n2");
+
+    let arguments = ["drain", "n1", "--manifests", path(directory.path()), "--wait", "20s"];
+    let output = with_speaker(&[&before, &before, &after], &arguments);
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let file = directory.path().join("garpike-overrides.yaml");
+    let told = stdout(&output);
+    assert!(told.contains(&format!("wrote {}", path(&file))), "{told}");
+    assert!(told.contains("10.0.0.3 moves from n1 to n2\n10.0.0.5 moves from n1 to n2\n"), "{told}");
+    assert!(!told.contains("copy"), "the node that is asked is the one that is drained: {told}");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("garpike.io/drain: \"true\""));
+
+    let again = with_speaker(&[&after], &["drain", "n1", "--manifests", path(directory.path())]);
+    assert!(stdout(&again).contains("nothing to write"), "{}", stdout(&again));
+    let undrain = with_speaker(&[&after], &["undrain", "n1", "--manifests", path(directory.path()), "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(stdout(&undrain)).unwrap();
+    assert_eq!((&json["done"], &json["judged_by"], &json["written"]), (&true.into(), &"speaker".into(), &true.into()));
+    assert_eq!(json["changes"][0], serde_json::json!({ "ip": "10.0.0.3", "from": "n2", "to": "n1" }));
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("n1"));
+}
+
+#[test]
+fn a_drain_that_does_not_come_about_in_time_fails() {
+    let directory = two_services();
+    let state = seen(&[("n1", "ready"), ("n2", "ready")], "n2");
+
+    let arguments = ["drain", "n2", "--manifests", path(directory.path()), "--wait", "0s"];
+    let output = with_speaker(&[&state, &state], &arguments);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("does every host read"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("n2 obeys its own files"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_drain_that_would_orphan_an_address_is_refused() {
+    let directory = two_services();
+    let state = seen(&[("n1", "ready")], "n1");
+
+    let arguments = ["drain", "n1", "--manifests", path(directory.path())];
+    let (text, json) =
+        (with_speaker(&[&state], &arguments), with_speaker(&[&state], &[&arguments[..], &["-o", "json"]].concat()));
+
+    assert_eq!((text.status.code(), json.status.code()), (Some(1), Some(1)));
+    let refused = "error: 10.0.0.3 (Service default/a): n1 must keep it: n1 is the last living node; start the speaker";
+    assert!(stderr(&text).contains(refused), "{}", stderr(&text));
+    assert!(!directory.path().join("garpike-overrides.yaml").exists());
+    let json: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
+    assert_eq!((&json["done"], &json["refusals"][1]["ip"]), (&false.into(), &"10.0.0.5".into()));
+    assert_eq!(json["refusals"][1]["services"], serde_json::json!(["default/b"]));
+}
+
+#[test]
+fn move_names_the_time_at_which_the_address_goes_back() {
+    let directory = two_services();
+    let state = seen(&[("n1", "ready"), ("n2", "ready")], "n1");
+    let manifests = path(directory.path());
+
+    let output = with_speaker(&[&state], &["move", "10.0.0.3", "n2", "--manifests", manifests, "--for", "2h"]);
+    let refused = with_speaker(&[&state], &["move", "10.0.0.3", "n9", "--manifests", manifests]);
+    let end = with_speaker(&[&state], &["move", "10.0.0.3", "--end", "--manifests", manifests]);
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stdout(&output);
+    assert!(told.contains("10.0.0.3 moves from n1 to n2\n") && !told.contains("10.0.0.5"), "{told}");
+    assert!(told.contains("10.0.0.3 stays with n2 until 2") && told.contains("Z\n"), "{told}");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("n9 is no living member of the cluster; the members are n1, n2"));
+    assert_eq!(end.status.code(), Some(0), "{}", stderr(&end));
+    assert!(stdout(&end).contains("10.0.0.3 moves from n2 to n1\n"), "{}", stdout(&end));
+}
+
+#[test]
+fn without_a_speaker_a_drain_says_that_the_files_alone_judge() {
+    let directory = two_services();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}/state.json");
+    let arguments = ["--manifests", path(directory.path()), "--state-url", &url];
+
+    let output = garpike(&[&["drain", "n1"][..], &arguments].concat());
+    let waiting = garpike(&[&["drain", "n2", "--wait", "1s"][..], &arguments].concat());
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("judged by the files alone"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("n1 obeys its own files"), "{}", stdout(&output));
+    assert_eq!(waiting.status.code(), Some(1));
+    assert!(stderr(&waiting).contains("--wait: no speaker answers"), "{}", stderr(&waiting));
+    let written = std::fs::read_to_string(directory.path().join("garpike-overrides.yaml")).unwrap();
+    assert!(written.contains("n1") && !written.contains("n2"), "{written}");
+}
+
+#[test]
+fn a_move_is_used_rightly() {
+    for (arguments, said) in [
+        (&["10.0.0.3"][..], "<NODE>"),
+        (&["10.0.0.3", "n2", "--end"], "--end"),
+        (&["10.0.0.3", "n2", "--for", "soon"], "write 10s, 30m or 1h"),
+        (&["10.0.0.3", "n2", "--for", "1s"], "between 10 s and 30 days"),
+        (&["127.0.0.1", "n2"], "a loopback address"),
+        (&["10.0.0.3", "N2"], "RFC 1123"),
+    ] {
+        let output = garpike(&[&["move", "--manifests", "."], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+/// A directory with two Services, whose first owner among n1, n2 and n3 is n1 and whose second is n2.
+fn two_services() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "pool.yaml", &FIRST_POOL.replace("192.168.10.0/24", "10.0.0.0/24"));
+    write(
+        directory.path(),
+        "all.yaml",
+        "{apiVersion: metallb.io/v1beta1, kind: L2Advertisement, metadata: {name: all}}",
+    );
+    write(directory.path(), "a.yaml", &service("a", "metallb.io/loadBalancerIPs: 10.0.0.3"));
+    write(directory.path(), "b.yaml", &service("b", "metallb.io/loadBalancerIPs: 10.0.0.5"));
+    directory
+}
+
+/// The part of `/state.json` that is about members and owners: `owner` has both addresses. It is what n1 shows.
+fn seen(members: &[(&str, &str)], owner: &str) -> String {
+    let member = |(name, state): &(&str, &str)| {
+        serde_json::json!({
+            "name": name, "state": state, "presence": "here", "handicaps": [], "interfaces": ["eth0"],
+        })
+    };
+    let members: Vec<_> = members.iter().map(member).collect();
+    let owners = serde_json::json!({ "10.0.0.3": owner, "10.0.0.5": owner });
+    serde_json::json!({ "node": "n1", "members": members, "owners": owners, "moves": [] }).to_string()
+}
+
 /// Runs `keys status` against a speaker that shows `state`.
 fn keys_status(state: &str, more: &[&str]) -> Output {
+    with_speaker(&[state], &[&["keys", "status"], more].concat())
+}
+
+/// Runs a command against a speaker that shows the `states`, one after the other.
+fn with_speaker(states: &[&str], arguments: &[&str]) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/state.json", listener.local_addr().unwrap());
-    let answer = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{state}", state.len());
+    let answer = |state: &&str| format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{state}", state.len());
+    let answers: Vec<String> = states.iter().map(answer).collect();
     let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let request: Vec<String> =
-            BufReader::new(&stream).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
-        assert_eq!(request.first().unwrap(), "GET /state.json HTTP/1.0");
-        stream.write_all(answer.as_bytes()).unwrap();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request: Vec<String> =
+                BufReader::new(&stream).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            assert_eq!(request.first().unwrap(), "GET /state.json HTTP/1.0");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
     });
-    let output = garpike(&[&["keys", "status", "--state-url", &url], more].concat());
+    let output = garpike(&[arguments, &["--state-url", &url]].concat());
     server.join().unwrap();
     output
 }

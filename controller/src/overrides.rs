@@ -133,9 +133,8 @@ pub fn carry_out(dir: &Path, request: &Request, facts: Facts<'_>) -> Result<Repo
     problems.extend(complaints);
     let (desired, _, complaints) = desired(&config, facts.now);
     problems.extend(complaints);
-    let broken = |problem: &&Problem| {
-        problem.severity == Severity::Error && problem.file.as_deref() == Some(OVERRIDES_FILE)
-    };
+    let broken =
+        |problem: &&Problem| problem.severity == Severity::Error && problem.file.as_deref() == Some(OVERRIDES_FILE);
     if let Some(problem) = problems.iter().find(broken) {
         return Err(CarryOutError::Broken(Box::new(problem.clone())));
     }

@@ -87,10 +87,8 @@ pub struct WriteError {
 
 fn replace(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     // Hidden until it is complete, so that nobody reads it as a manifest.
-    let mut file = tempfile::Builder::new()
-        .prefix(".garpike.")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(dir)?;
+    let mut file =
+        tempfile::Builder::new().prefix(".garpike.").permissions(Permissions::from_mode(0o644)).tempfile_in(dir)?;
     file.write_all(text.as_bytes())?;
     // The umask of whoever runs this must not keep the speaker from reading.
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;

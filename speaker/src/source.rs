@@ -91,8 +91,7 @@ impl Directory {
             files.insert(path.file_name().unwrap_or_default().to_string_lossy().into(), objects);
         }
         let mut snapshot = self.judge(&files, now);
-        let problems: Vec<Problem> =
-            complaints.into_iter().chain(std::mem::take(&mut snapshot.problems)).collect();
+        let problems: Vec<Problem> = complaints.into_iter().chain(std::mem::take(&mut snapshot.problems)).collect();
         let broken = files_with_errors(&problems);
         let kept = self.keep(&mut files, &broken, now);
         if !kept.is_empty() {
@@ -180,7 +179,8 @@ impl Source {
     /// When the directory cannot be listed at the start; names `--manifests`.
     pub fn start(path: &Path, rules: Rules) -> Result<Self> {
         let mut directory = Directory::new(path.to_owned(), rules);
-        let first = directory.read(now()).context("--manifests: give a directory of YAML files that this user may read")?;
+        let first =
+            directory.read(now()).context("--manifests: give a directory of YAML files that this user may read")?;
         report(&Snapshot::default(), &first);
         let (sender, snapshots) = watch::channel(first);
         // One is enough: a change that comes while another waits is read with it.

@@ -208,11 +208,16 @@ fn chosen<'a>(
         };
         match first {
             _ if chosen.until <= now => {
-                tell(Problem::note("is over and has no effect").mend("remove the annotation; \"garpike move\" does it"));
+                tell(
+                    Problem::note("is over and has no effect").mend("remove the annotation; \"garpike move\" does it"),
+                );
             }
             None => first = Some((key, sourced)),
             Some((older, decides)) if decides.object.node != chosen.node => {
-                let text = format!("has no effect: the addresses are shared with Service {older}, which is moved to {}", decides.object.node);
+                let text = format!(
+                    "has no effect: the addresses are shared with Service {older}, which is moved to {}",
+                    decides.object.node
+                );
                 tell(Problem::warning(text).mend("remove one of the two annotations"));
             }
             Some(_) => {}

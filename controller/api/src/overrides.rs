@@ -31,8 +31,7 @@ impl FromStr for ChosenOwner {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (node, time) = text.split_once('@').ok_or(InvalidChosenOwner::NoTime)?;
-        let until: Timestamp =
-            time.parse().map_err(|_| InvalidChosenOwner::Time { text: time.to_owned() })?;
+        let until: Timestamp = time.parse().map_err(|_| InvalidChosenOwner::Time { text: time.to_owned() })?;
         Ok(Self { node: node.parse()?, until: until.into() })
     }
 }

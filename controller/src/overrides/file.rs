@@ -105,7 +105,8 @@ impl Overrides {
 /// Whether the users' own manifest of a node drains it.
 fn drains(objects: &Objects, node: &str) -> bool {
     let key = ObjectKey { namespace: String::new(), name: node.to_owned() };
-    let value = objects.nodes.get(&key).and_then(|node| node.object.metadata.annotations.as_ref()?.get(DRAIN_ANNOTATION));
+    let value =
+        objects.nodes.get(&key).and_then(|node| node.object.metadata.annotations.as_ref()?.get(DRAIN_ANNOTATION));
     value.is_some_and(|value| value.trim() == "true")
 }
 
@@ -119,8 +120,8 @@ fn chooses(objects: &Objects, service: &ServiceKey, now: SystemTime) -> bool {
 fn push(text: &mut String, kind: &str, metadata: Metadata<'_>) -> Result<(), UnwritableName> {
     let name = metadata.name.to_owned();
     let document = Document { api_version: "v1", kind, metadata };
-    let yaml = serde_saphyr::to_string(&document)
-        .map_err(|error| UnwritableName { name, reason: error.to_string() })?;
+    let yaml =
+        serde_saphyr::to_string(&document).map_err(|error| UnwritableName { name, reason: error.to_string() })?;
     // Writing to a String cannot fail.
     let _ = write!(text, "---\n{}\n", yaml.trim_end());
     Ok(())

@@ -96,8 +96,7 @@ impl Judge<'_> {
             Some(Unowned::AllExcluded) => self.excluded(),
             Some(Unowned::NoInterface) => {
                 let allowed = address.interfaces_on(node).unwrap_or_else(|| Selection::Only(BTreeSet::new()));
-                let reason =
-                    format!("no interface of {node} may announce it: it has {}", names(&member.interfaces));
+                let reason = format!("no interface of {node} may announce it: it has {}", names(&member.interfaces));
                 (reason, format!("spec.interfaces of the L2Advertisement names {}", names(&allowed)))
             }
             None => self.not_serving(member)?,
@@ -113,7 +112,10 @@ impl Judge<'_> {
             }
             Some(Exclusion::Label) | None => {
                 let label = "node.kubernetes.io/exclude-from-external-load-balancers";
-                (format!("{node} is excluded from load balancing"), format!("remove the label {label} from Node {node}"))
+                (
+                    format!("{node} is excluded from load balancing"),
+                    format!("remove the label {label} from Node {node}"),
+                )
             }
         }
     }

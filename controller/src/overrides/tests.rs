@@ -56,9 +56,11 @@ fn a_drain_that_would_orphan_an_address_is_refused_with_the_reason() {
     );
     assert_eq!(
         refusal(&drain("n3"), &members(&["n1", "n2", "n3", "n4"])),
-        ["10.0.1.1 (Service default/racked): n3 must keep it: no other node may own it: every selected node is excluded from \
+        [
+            "10.0.1.1 (Service default/racked): n3 must keep it: no other node may own it: every selected node is excluded from \
           load balancing; remove the label node.kubernetes.io/exclude-from-external-load-balancers from a node, or see why \
-          its network is unavailable"],
+          its network is unavailable"
+        ],
         "the rack holds n3 and n4, which is excluded"
     );
     let drained = with("n2", NodeState::Draining, Presence::Here);
@@ -69,7 +71,9 @@ fn a_drain_that_would_orphan_an_address_is_refused_with_the_reason() {
         refusal(&drain("n1"), &two)
     );
     let away = with("n2", NodeState::Ready, Presence::Away);
-    assert!(refusal(&drain("n1"), &away)[0].contains("n2, which would get it, cannot announce it: its speaker is away"));
+    assert!(
+        refusal(&drain("n1"), &away)[0].contains("n2, which would get it, cannot announce it: its speaker is away")
+    );
 }
 
 #[test]
@@ -80,7 +84,10 @@ fn without_a_speaker_the_manifests_alone_judge() {
     assert_eq!(ask(&dir, &drain("n1"), None).unwrap().changes, None);
     let refusals = refused(&ask(&dir, &drain("n3"), None).unwrap());
     assert_eq!(refusals.len(), 1);
-    assert!(refusals[0].starts_with("10.0.1.1 (Service default/racked): n3 must keep it: no other node"), "{refusals:?}");
+    assert!(
+        refusals[0].starts_with("10.0.1.1 (Service default/racked): n3 must keep it: no other node"),
+        "{refusals:?}"
+    );
     assert_eq!(refused(&ask(&dir, &to("10.0.0.3", "n3"), None).unwrap()), [""; 0]);
     assert_eq!(
         refused(&ask(&dir, &to("10.0.0.3", "n1"), None).unwrap()),
@@ -109,7 +116,11 @@ fn a_move_takes_all_that_shares_the_address_along_and_ends() {
     assert_eq!((names, report.addresses.len()), (vec!["default/c".to_owned(), "default/d".to_owned()], 2));
     let moved: Vec<String> = report.changes.unwrap().iter().map(shown).collect();
     assert!(moved.len() == 2 && moved.iter().all(|change| change.ends_with("n3")), "{moved:?}");
-    assert!(text(&dir).contains("  name: c\n  annotations:\n    garpike.io/owner: n3@1970-01-12T13:46:40Z\n"), "{}", text(&dir));
+    assert!(
+        text(&dir).contains("  name: c\n  annotations:\n    garpike.io/owner: n3@1970-01-12T13:46:40Z\n"),
+        "{}",
+        text(&dir)
+    );
 
     ask(&dir, &to("10.0.0.11", "n2"), Some(&all)).unwrap();
     assert!(text(&dir).contains("n2@") && !text(&dir).contains("n3@"), "{}", text(&dir));
@@ -123,7 +134,8 @@ fn a_move_that_cannot_reach_its_node_is_refused_with_the_reason() {
     let dir = directory(&[("users.yaml", USERS)]);
     let mut all = members(&["n1", "n2", "n3", "n4"]);
     all.nodes.get_mut(&node("n2")).unwrap().interfaces = Selection::Only(["eth9".parse().unwrap()].into());
-    let refusal = |request: &Request, members: &Members| refused(&ask(&dir, request, Some(members)).unwrap()).join("\n");
+    let refusal =
+        |request: &Request, members: &Members| refused(&ask(&dir, request, Some(members)).unwrap()).join("\n");
 
     assert_eq!(
         refusal(&to("10.0.0.99", "n1"), &all),
@@ -167,7 +179,8 @@ fn what_the_users_own_manifests_ask_for_is_ended_by_an_override_and_never_rewrit
 ---
 {apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {garpike.io/drain: 'true'}}}
 ";
-    let users = USERS.split("---\n").filter(|document| !document.contains("{name: a}")).collect::<Vec<_>>().join("---\n");
+    let users =
+        USERS.split("---\n").filter(|document| !document.contains("{name: a}")).collect::<Vec<_>>().join("---\n");
     let dir = directory(&[("chosen.yaml", chosen), ("users.yaml", &users)]);
 
     ask(&dir, &undrain("n1"), None).unwrap();
@@ -179,7 +192,11 @@ fn what_the_users_own_manifests_ask_for_is_ended_by_an_override_and_never_rewrit
 
     fs::remove_file(dir.path().join("chosen.yaml")).unwrap();
     ask(&dir, &drain("n2"), None).unwrap();
-    assert!(!text(&dir).contains("n1") && !text(&dir).contains("owner"), "what has no effect is forgotten: {}", text(&dir));
+    assert!(
+        !text(&dir).contains("n1") && !text(&dir).contains("owner"),
+        "what has no effect is forgotten: {}",
+        text(&dir)
+    );
 }
 
 #[test]

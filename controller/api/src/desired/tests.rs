@@ -231,8 +231,10 @@ fn all_services_of_a_group_are_moved_until_the_time_of_the_choice() {
     assert_eq!((desired.moves.len(), moves.len()), (0, 0));
     assert_eq!(
         said,
-        ["note: x.yaml:23: Service default/s2: metadata.annotations[garpike.io/owner]: \"n2@2026-11-21T20:00:00Z\" is over \
-          and has no effect; remove the annotation; \"garpike move\" does it"]
+        [
+            "note: x.yaml:23: Service default/s2: metadata.annotations[garpike.io/owner]: \"n2@2026-11-21T20:00:00Z\" is over \
+          and has no effect; remove the annotation; \"garpike move\" does it"
+        ]
     );
 }
 
@@ -256,8 +258,10 @@ fn the_choice_of_the_oldest_service_of_a_group_counts() {
     let said: Vec<&str> = said.iter().map(|line| line.split_once("Service default/").unwrap().1).collect();
     assert_eq!(
         said,
-        ["s2: metadata.annotations[garpike.io/owner]: \"n3@2026-11-21T20:00:00Z\" has no effect: the addresses are shared \
-          with Service default/s1, which is moved to n2; remove one of the two annotations"]
+        [
+            "s2: metadata.annotations[garpike.io/owner]: \"n3@2026-11-21T20:00:00Z\" has no effect: the addresses are shared \
+          with Service default/s1, which is moved to n2; remove one of the two annotations"
+        ]
     );
 }
 
@@ -289,8 +293,10 @@ fn the_file_of_overrides_goes_before_the_users_own_annotations() {
     assert_eq!(desired.addresses.len(), 3, "an override is no Service");
     assert_eq!(
         said,
-        ["note: garpike-overrides.yaml:7: Service default/gone: is written nowhere else, so this has no effect; the next \
-          \"garpike move\" removes it"]
+        [
+            "note: garpike-overrides.yaml:7: Service default/gone: is written nowhere else, so this has no effect; the next \
+          \"garpike move\" removes it"
+        ]
     );
 }
 

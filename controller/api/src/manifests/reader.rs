@@ -64,7 +64,8 @@ impl Reader {
                 self.insert(metadata, |objects| &mut objects.node_overrides, &kind);
             }
             Kind::Pool | Kind::Advertisement | Kind::Namespace | Kind::Unread(_) if &*self.file == OVERRIDES_FILE => {
-                let problem = Problem::warning("has no effect in this file, which is rewritten by garpike drain and move");
+                let problem =
+                    Problem::warning("has no effect in this file, which is rewritten by garpike drain and move");
                 let object = format!("{kind} {}", ObjectKey::shown(namespace, name));
                 self.complain(problem.of(object).mend("move it to another file"), &tree.lines);
             }

@@ -160,7 +160,8 @@ fn the_file_of_overrides_gives_annotations_and_no_objects() {
 
     assert_eq!((objects.services.len(), objects.nodes.len(), objects.pools.len()), (0, 0, 0));
     let annotations: Vec<_> = objects.service_overrides.values().chain(objects.node_overrides.values()).collect();
-    let annotations: Vec<_> = annotations.iter().flat_map(|sourced| sourced.object.annotations.clone().unwrap()).collect();
+    let annotations: Vec<_> =
+        annotations.iter().flat_map(|sourced| sourced.object.annotations.clone().unwrap()).collect();
     assert_eq!(annotations, [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "d".to_owned())]);
     assert_eq!(
         lines(&problems),

@@ -19,7 +19,9 @@ pub(super) fn drained(objects: &Objects, problems: &mut Vec<Problem>) -> BTreeMa
     let keys: BTreeSet<&ObjectKey> = objects.nodes.keys().chain(objects.node_overrides.keys()).collect();
     for key in keys {
         let own = objects.nodes.get(key).map(|node| (&node.object.metadata, &node.source));
-        let Some((value, source)) = annotation(DRAIN_ANNOTATION, objects.node_overrides.get(key), own) else { continue };
+        let Some((value, source)) = annotation(DRAIN_ANNOTATION, objects.node_overrides.get(key), own) else {
+            continue;
+        };
         let mut complaints = Complaints::new(Subject { kind: "Node", key }, source, problems);
         let at = FieldPath::annotation(DRAIN_ANNOTATION);
         match (value, NodeName::new(&key.name)) {

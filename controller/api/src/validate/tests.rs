@@ -283,9 +283,12 @@ fn nodes_are_excluded_by_label_or_condition() {
 #[test]
 fn nodes_are_drained_by_annotation_whether_or_not_they_are_described() {
     let drained = |name: &str, value: &str| {
-        format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, annotations: {{garpike.io/drain: '{value}'}}}}\n")
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, annotations: {{garpike.io/drain: '{value}'}}}}\n"
+        )
     };
-    let users = [drained("a", "true"), drained("b", "true"), drained("c", "false"), drained("d", "yes"), node("e", "{}")];
+    let users =
+        [drained("a", "true"), drained("b", "true"), drained("c", "false"), drained("d", "yes"), node("e", "{}")];
     let overrides = [drained("b", "false"), drained("c", "true"), drained("f", "true"), drained("G", "true")];
     let (mut objects, _) = parse_documents("x.yaml", &users.join("---\n"));
     objects.merge(parse_documents(OVERRIDES_FILE, &overrides.join("---\n")).0);
@@ -294,7 +297,10 @@ fn nodes_are_drained_by_annotation_whether_or_not_they_are_described() {
 
     let drained: Vec<String> = config.drained.iter().map(|(name, source)| format!("{name} {source}")).collect();
     assert_eq!(drained, ["a x.yaml:1", "c garpike-overrides.yaml:5", "f garpike-overrides.yaml:9"]);
-    assert!(!config.nodes.keys().any(|name| name.as_str() == "f"), "a drain describes no node: selectors must not match it");
+    assert!(
+        !config.nodes.keys().any(|name| name.as_str() == "f"),
+        "a drain describes no node: selectors must not match it"
+    );
     assert_eq!(
         problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
