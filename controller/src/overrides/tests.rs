@@ -252,7 +252,7 @@ fn refused(report: &Report) -> Vec<String> {
 }
 
 fn shown(change: &Change) -> String {
-    let name = |node: &Option<NodeName>| node.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let name = |node: &Option<NodeName>| node.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     format!("{} {} {}", change.ip, name(&change.from), name(&change.to))
 }
 
