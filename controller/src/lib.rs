@@ -9,6 +9,7 @@ mod allocator;
 #[cfg(test)]
 mod fixtures;
 mod free;
+mod ledger;
 mod plan;
 pub mod status_file;
 

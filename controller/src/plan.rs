@@ -60,7 +60,7 @@ pub fn plan(config: &Config, completeness: Completeness) -> Plan {
     }
     if completeness == Completeness::Partial {
         for (key, ips) in &config.strays {
-            planner.allocator.set_aside(key, ips);
+            planner.allocator.linger(key, ips.iter().copied().collect());
         }
     }
     planner.serve_seekers(seekers.clone());
@@ -110,7 +110,7 @@ impl Planner {
         if replaceable {
             return need_of_a_new_one(service);
         }
-        self.allocator.set_aside(&service.key, &held.addresses);
+        self.allocator.linger(&service.key, held.addresses.iter().copied().collect());
         self.refusals.insert(service.key.clone(), refusal);
         self.fixed.insert(service.key.clone());
         Need::Nothing

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
     kind = "IPAddressPool",
     plural = "ipaddresspools",
     namespaced,
+    status = "IPAddressPoolStatus",
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
@@ -30,6 +31,24 @@ pub struct IPAddressPoolSpec {
     /// Keeps the pool for some Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// How much of a pool is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAddressPoolStatus {
+    /// How many IPv4 addresses Services have.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_ipv4: i64,
+    /// How many IPv6 addresses Services have.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_ipv6: i64,
+    /// How many IPv4 addresses are free.
+    #[serde(rename = "availableIPv4")]
+    pub available_ipv4: i64,
+    /// How many IPv6 addresses are free.
+    #[serde(rename = "availableIPv6")]
+    pub available_ipv6: i64,
 }
 
 /// For which Services a pool is kept. Its presence alone takes the pool out of general use.

@@ -19,7 +19,8 @@ mod validate;
 
 pub use config::Config;
 pub use crd::{
-    IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector, ServiceAllocation,
+    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector,
+    ServiceAllocation,
 };
 pub use desired::desired;
 pub use objects::{ObjectKey, Objects, Source, Sourced};

@@ -1,0 +1,248 @@
+//! Who holds which address, and which addresses nobody holds.
+//!
+//! Invariants: an address is free exactly when no Service holds it; every index agrees with the tenancies. Which
+//! Service may have which address is not judged here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use garpike_controller_api::config::{Pool, PoolName, Pools};
+use garpike_controller_api::{Family, Sharing, SharingKey};
+use garpike_election::{ServiceIp, ServiceKey};
+
+use crate::free::{FreeAddresses, Slot};
+
+/// All tenancies, by Service, by address and by sharing key.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    /// The pools in the order of their names.
+    spaces: Vec<Space>,
+    places: BTreeMap<PoolName, usize>,
+    /// First address of every range of every pool, with the last one and the place of the pool.
+    ranges: BTreeMap<IpAddr, (IpAddr, usize)>,
+    tenancies: BTreeMap<ServiceKey, Arc<Tenancy>>,
+    holders: BTreeMap<ServiceIp, Vec<Arc<Tenancy>>>,
+    /// The addresses that Services with this key share, or would.
+    shared: BTreeMap<SharingKey, BTreeSet<Place>>,
+    releases: u64,
+}
+
+/// One pool and what of it nobody holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Space {
+    pub(crate) pool: Pool,
+    v4: Stock,
+    v6: Stock,
+}
+
+/// The addresses of one family of one pool.
+#[derive(Clone, Debug)]
+struct Stock {
+    free: FreeAddresses,
+    /// How many somebody holds.
+    used: u64,
+}
+
+/// What one Service holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tenancy {
+    pub(crate) key: ServiceKey,
+    pub(crate) sharing: Sharing,
+    /// What it is to have, in the order in which its status lists it.
+    pub(crate) ips: Vec<ServiceIp>,
+    /// What it is not to have and others may not have yet.
+    pub(crate) lingering: BTreeSet<ServiceIp>,
+}
+
+impl Tenancy {
+    /// Whether it shares `ip` with those who may; what lingers it does not.
+    pub(crate) fn shares(&self, ip: ServiceIp) -> bool {
+        self.ips.contains(&ip)
+    }
+
+    fn all(&self) -> impl Iterator<Item = ServiceIp> + '_ {
+        let lingering = self.lingering.iter().filter(|ip| !self.ips.contains(ip));
+        self.ips.iter().chain(lingering).copied()
+    }
+}
+
+/// An address by its pool, family and slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    space: usize,
+    family: Family,
+    slot: Slot,
+}
+
+impl Space {
+    fn new(pool: &Pool) -> Self {
+        let stock = |family| Stock { free: FreeAddresses::new(family, pool), used: 0 };
+        Self { pool: pool.clone(), v4: stock(Family::V4), v6: stock(Family::V6) }
+    }
+
+    /// Its addresses of one family that nobody holds.
+    pub(crate) fn free(&self, family: Family) -> &FreeAddresses {
+        &self.stock(family).free
+    }
+
+    /// How many of its addresses of one family somebody holds.
+    pub(crate) fn used(&self, family: Family) -> u64 {
+        self.stock(family).used
+    }
+
+    fn stock(&self, family: Family) -> &Stock {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn stock_mut(&mut self, family: Family) -> &mut Stock {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+impl Ledger {
+    /// Nobody holds anything.
+    pub(crate) fn new(pools: &Pools) -> Self {
+        let spaces: Vec<Space> = pools.iter().map(Space::new).collect();
+        let named = spaces.iter().enumerate();
+        let places = named.clone().map(|(at, space)| (space.pool.name.clone(), at)).collect();
+        let ranges = named
+            .flat_map(|(at, space)| space.pool.ranges.iter().map(move |range| (range.first(), (range.last(), at))));
+        let ranges = ranges.collect();
+        Self {
+            places,
+            ranges,
+            spaces,
+            tenancies: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            releases: 0,
+        }
+    }
+
+    /// The same tenancies over other pools.
+    pub(crate) fn with_pools(&self, pools: &Pools) -> Self {
+        let mut ledger = Self::new(pools);
+        for tenancy in self.tenancies.values() {
+            ledger.enter(tenancy.clone());
+        }
+        ledger
+    }
+
+    /// The pools in the order of their names.
+    pub(crate) fn spaces(&self) -> &[Space] {
+        &self.spaces
+    }
+
+    /// The place of the pool of that name.
+    pub(crate) fn named(&self, name: &PoolName) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// The pool that holds `ip`.
+    pub(crate) fn containing(&self, ip: ServiceIp) -> Option<&Space> {
+        self.spaces.get(self.place_of_pool(ip)?)
+    }
+
+    /// How often a Service was struck from an address.
+    pub(crate) fn releases(&self) -> u64 {
+        self.releases
+    }
+
+    /// What a Service holds.
+    pub(crate) fn tenancy(&self, key: &ServiceKey) -> Option<&Tenancy> {
+        self.tenancies.get(key).map(Arc::as_ref)
+    }
+
+    /// Everybody who holds `ip`.
+    pub(crate) fn holders(&self, ip: ServiceIp) -> impl Iterator<Item = &Tenancy> {
+        self.holders.get(&ip).into_iter().flatten().map(Arc::as_ref)
+    }
+
+    /// The held addresses of one pool and family that Services with this key share, in the order in which they are given.
+    pub(crate) fn shared(&self, key: &SharingKey, space: usize, family: Family) -> impl Iterator<Item = Slot> + '_ {
+        let from = Place { space, family, slot: Slot::FIRST };
+        let places = self.shared.get(key).into_iter().flat_map(move |places| places.range(from..));
+        places.take_while(move |place| place.space == space && place.family == family).map(|place| place.slot)
+    }
+
+    /// Writes down what a Service holds; whatever it held before is free unless another one holds it.
+    pub(crate) fn set(&mut self, tenancy: Tenancy) {
+        self.strike(&tenancy.key);
+        if tenancy.all().next().is_some() {
+            self.enter(Arc::new(tenancy));
+        }
+    }
+
+    /// Strikes out what a Service holds.
+    pub(crate) fn strike(&mut self, key: &ServiceKey) -> Option<Arc<Tenancy>> {
+        let tenancy = self.tenancies.remove(key)?;
+        for ip in tenancy.all() {
+            self.leave(ip, &tenancy);
+        }
+        Some(tenancy)
+    }
+
+    fn enter(&mut self, tenancy: Arc<Tenancy>) {
+        for ip in tenancy.all() {
+            let holders = self.holders.entry(ip).or_insert_with(|| Vec::with_capacity(1));
+            let was_free = holders.is_empty();
+            holders.push(tenancy.clone());
+            let Some(place) = self.place(ip) else { continue };
+            if was_free && let Some(space) = self.spaces.get_mut(place.space) {
+                let stock = space.stock_mut(place.family);
+                stock.free.take(place.slot);
+                stock.used += 1;
+            }
+            if tenancy.sharing.key.shares() && tenancy.shares(ip) {
+                // Most Services find their key there, and a clone is dear.
+                match self.shared.get_mut(&tenancy.sharing.key) {
+                    Some(places) => drop(places.insert(place)),
+                    None => drop(self.shared.insert(tenancy.sharing.key.clone(), BTreeSet::from([place]))),
+                }
+            }
+        }
+        self.tenancies.insert(tenancy.key.clone(), tenancy);
+    }
+
+    fn leave(&mut self, ip: ServiceIp, tenancy: &Arc<Tenancy>) {
+        let Some(holders) = self.holders.get_mut(&ip) else { return };
+        holders.retain(|holder| holder.key != tenancy.key);
+        self.releases += 1;
+        let is_free = holders.is_empty();
+        let key = &tenancy.sharing.key;
+        let is_last_of_key = !holders.iter().any(|other| other.sharing.key == *key && other.shares(ip));
+        if is_free {
+            self.holders.remove(&ip);
+        }
+        let Some(place) = self.place(ip) else { return };
+        if is_free && let Some(space) = self.spaces.get_mut(place.space) {
+            let stock = space.stock_mut(place.family);
+            stock.free.put_back(place.slot);
+            stock.used -= 1;
+        }
+        if is_last_of_key && let Some(places) = self.shared.get_mut(key) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.shared.remove(key);
+            }
+        }
+    }
+
+    fn place(&self, ip: ServiceIp) -> Option<Place> {
+        let (space, family) = (self.place_of_pool(ip)?, Family::of(ip));
+        let slot = self.spaces.get(space)?.free(family).slot(ip)?;
+        Some(Place { space, family, slot })
+    }
+
+    fn place_of_pool(&self, ip: ServiceIp) -> Option<usize> {
+        let (_, (last, space)) = self.ranges.range(..=ip.addr()).next_back()?;
+        (ip.addr() <= *last).then_some(*space)
+    }
+}
