@@ -106,7 +106,17 @@ impl Allocator {
     ///
     /// When that is not possible. The Service then holds what it held before the call.
     pub fn assign(&mut self, service: &Service) -> Result<Vec<ServiceIp>, Refusal> {
-        let ips = self.choose(service)?;
+        let held = self.held(&service.key).to_vec();
+        self.reclaim(service, &held)
+    }
+
+    /// Like [`Self::assign`] for a Service that has these addresses by its status, whether it holds them here or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::assign`].
+    pub fn reclaim(&mut self, service: &Service, has: &[ServiceIp]) -> Result<Vec<ServiceIp>, Refusal> {
+        let ips = self.choose(service, has)?;
         self.give(service, ips.clone());
         Ok(ips)
     }
@@ -120,17 +130,15 @@ impl Allocator {
         both.map(|both| self.give(service, both)).is_some()
     }
 
-    /// Keeps addresses from being given to others, which a Service has had and is not to have, or of which nobody knows
-    /// whether it may. What it is to have does not change.
-    pub fn linger(&mut self, key: &ServiceKey, ips: BTreeSet<ServiceIp>) {
-        let present = self.ledger.tenancy(key);
-        let (sharing, held) = present.map(|own| (own.sharing.clone(), own.ips.clone())).unwrap_or_default();
-        let mut lingering = ips;
-        lingering.retain(|ip| !held.contains(ip));
-        if present.map_or(lingering.is_empty(), |own| own.lingering == lingering) {
+    /// Notes what the status of a Service shows, or may show. Whatever of it the Service is not to have is kept from the
+    /// others all the same, until this is called again without it.
+    pub fn publish(&mut self, key: &ServiceKey, published: BTreeSet<ServiceIp>) {
+        let own = self.ledger.tenancy(key);
+        if own.map_or(published.is_empty(), |own| own.published == published) {
             return;
         }
-        self.ledger.set(Tenancy { key: key.clone(), sharing, ips: held, lingering });
+        let (sharing, ips) = own.map(|own| (own.sharing.clone(), own.ips.clone())).unwrap_or_default();
+        self.ledger.set(Tenancy { key: key.clone(), sharing, ips, published });
     }
 
     /// Takes back what a Service holds.
@@ -138,13 +146,16 @@ impl Allocator {
         self.ledger.strike(key).map(|tenancy| tenancy.ips.clone()).unwrap_or_default()
     }
 
-    /// Takes away what a Service is to have; what lingers of it goes on lingering.
+    /// Takes away what a Service is to have. What its status shows of it stays with it, see [`Self::publish`].
     pub fn withdraw(&mut self, key: &ServiceKey) {
         let Some(own) = self.ledger.tenancy(key) else { return };
+        if own.ips.is_empty() {
+            return;
+        }
         self.ledger.set(Tenancy { ips: Vec::new(), ..own.clone() });
     }
 
-    /// How often a Service gave up an address, or its part of one. When it grows, another one may have better luck.
+    /// How often a Service gave up an address, or its part of one. When it has grown, another one may have better luck.
     pub(crate) fn releases(&self) -> u64 {
         self.ledger.releases()
     }
@@ -154,23 +165,22 @@ impl Allocator {
         if own.is_some_and(|own| own.ips == ips && own.sharing == service.sharing) {
             return;
         }
-        let lingering = own.map(|own| own.lingering.clone()).unwrap_or_default();
-        self.ledger.set(Tenancy { key: service.key.clone(), sharing: service.sharing.clone(), ips, lingering });
+        let published = own.map(|own| own.published.clone()).unwrap_or_default();
+        self.ledger.set(Tenancy { key: service.key.clone(), sharing: service.sharing.clone(), ips, published });
     }
 
-    fn choose(&self, service: &Service) -> Result<Vec<ServiceIp>, Refusal> {
+    fn choose(&self, service: &Service, has: &[ServiceIp]) -> Result<Vec<ServiceIp>, Refusal> {
         match &service.request {
             Request::Invalid => Err(Refusal::InvalidRequest),
             Request::Addresses { ips, .. } => {
                 self.check_pool(service, ips)?;
                 self.check_all(service, ips)?;
-                let held = self.held(&service.key);
-                let same = held.len() == ips.len() && ips.iter().all(|ip| held.contains(ip));
+                let same = has.len() == ips.len() && ips.iter().all(|ip| has.contains(ip));
                 // The first address decides who announces, so their order stays.
-                Ok(if same { held.to_vec() } else { ips.clone() })
+                Ok(if same { has.to_vec() } else { ips.clone() })
             }
             Request::Any => {
-                if let Some(ips) = self.salvage(service) {
+                if let Some(ips) = self.salvage(service, has) {
                     return Ok(ips);
                 }
                 match &service.pool {
@@ -181,16 +191,15 @@ impl Allocator {
         }
     }
 
-    /// What a Service holds, as far as it may keep it, with what it lacks from the same pool.
-    fn salvage(&self, service: &Service) -> Option<Vec<ServiceIp>> {
-        let held = self.held(&service.key);
-        if held.is_empty() {
+    /// What a Service has, as far as it may keep it, with what it lacks from the same pool.
+    fn salvage(&self, service: &Service, has: &[ServiceIp]) -> Option<Vec<ServiceIp>> {
+        if has.is_empty() {
             return None;
         }
-        if self.check_pool(service, held).is_ok() && self.check_all(service, held).is_ok() {
-            return Some(held.to_vec());
+        if self.check_pool(service, has).is_ok() && self.check_all(service, has).is_ok() {
+            return Some(has.to_vec());
         }
-        held.iter().find_map(|ip| {
+        has.iter().find_map(|ip| {
             self.check_pool(service, &[*ip]).ok()?;
             let space = self.usable_space(service, *ip).ok()?;
             match service.families {
@@ -263,12 +272,14 @@ impl Allocator {
 
     fn check_free(&self, ip: ServiceIp, key: &ServiceKey, sharing: &Sharing) -> Result<(), Refusal> {
         let others = self.ledger.holders(ip).filter(|holder| holder.key != *key);
+        // Who is seen with it already does not wait until others are not.
+        let is_seen_with_it = || self.ledger.tenancy(key).is_some_and(|own| own.published.contains(&ip));
         let mut refusals = others.filter_map(|other| {
-            let by = other.key.clone();
             if other.shares(ip) {
-                sharing.clash(&other.sharing).map(|clash| Refusal::Taken { ip, by, clash })
+                let clash = sharing.clash(&other.sharing)?;
+                Some(Refusal::Taken { ip, by: other.key.clone(), clash })
             } else {
-                Some(Refusal::Leaving { ip, by })
+                (!is_seen_with_it()).then(|| Refusal::Leaving { ip, by: other.key.clone() })
             }
         });
         refusals.next().map_or(Ok(()), Err)

@@ -51,19 +51,19 @@ pub(crate) struct Tenancy {
     pub(crate) sharing: Sharing,
     /// What it is to have, in the order in which its status lists it.
     pub(crate) ips: Vec<ServiceIp>,
-    /// What it is not to have and others may not have yet.
-    pub(crate) lingering: BTreeSet<ServiceIp>,
+    /// What its status shows, or may show: nobody else may have it before that has ended.
+    pub(crate) published: BTreeSet<ServiceIp>,
 }
 
 impl Tenancy {
-    /// Whether it shares `ip` with those who may; what lingers it does not.
+    /// Whether it shares `ip` with those who may. What it is not to have it shares with nobody.
     pub(crate) fn shares(&self, ip: ServiceIp) -> bool {
         self.ips.contains(&ip)
     }
 
     fn all(&self) -> impl Iterator<Item = ServiceIp> + '_ {
-        let lingering = self.lingering.iter().filter(|ip| !self.ips.contains(ip));
-        self.ips.iter().chain(lingering).copied()
+        let leaving = self.published.iter().filter(|ip| !self.ips.contains(ip));
+        self.ips.iter().chain(leaving).copied()
     }
 }
 
@@ -150,7 +150,7 @@ impl Ledger {
         self.spaces.get(self.place_of_pool(ip)?)
     }
 
-    /// How often a Service was struck from an address.
+    /// How often a Service gave something up.
     pub(crate) fn releases(&self) -> u64 {
         self.releases
     }
@@ -174,7 +174,12 @@ impl Ledger {
 
     /// Writes down what a Service holds; whatever it held before is free unless another one holds it.
     pub(crate) fn set(&mut self, tenancy: Tenancy) {
-        self.strike(&tenancy.key);
+        if let Some(before) = self.remove(&tenancy.key) {
+            let gives_up = |ip| !tenancy.all().any(|kept| kept == ip);
+            if before.sharing != tenancy.sharing || before.all().any(gives_up) {
+                self.releases += 1;
+            }
+        }
         if tenancy.all().next().is_some() {
             self.enter(Arc::new(tenancy));
         }
@@ -182,6 +187,11 @@ impl Ledger {
 
     /// Strikes out what a Service holds.
     pub(crate) fn strike(&mut self, key: &ServiceKey) -> Option<Arc<Tenancy>> {
+        self.releases += 1;
+        self.remove(key)
+    }
+
+    fn remove(&mut self, key: &ServiceKey) -> Option<Arc<Tenancy>> {
         let tenancy = self.tenancies.remove(key)?;
         for ip in tenancy.all() {
             self.leave(ip, &tenancy);
@@ -214,7 +224,6 @@ impl Ledger {
     fn leave(&mut self, ip: ServiceIp, tenancy: &Arc<Tenancy>) {
         let Some(holders) = self.holders.get_mut(&ip) else { return };
         holders.retain(|holder| holder.key != tenancy.key);
-        self.releases += 1;
         let is_free = holders.is_empty();
         let key = &tenancy.sharing.key;
         let is_last_of_key = !holders.iter().any(|other| other.sharing.key == *key && other.shares(ip));

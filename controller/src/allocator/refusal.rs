@@ -25,7 +25,7 @@ pub enum Refusal {
         /// The addresses, in words.
         ips: String,
         /// Why they cannot be ours.
-        because: Box<Refusal>,
+        because: Box<Self>,
     },
     /// Another allocator writes other addresses whenever we write ours.
     #[error(
