@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use garpike_controller::planner::{Author, Completeness, Observed, Planner, Wish};
 use garpike_controller::Allocator;
+use garpike_controller::planner::{Author, Completeness, Observed, Planner, Wish};
 use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request, Service};
 use garpike_controller_api::{Labels, Port, Sharing, SharingKey, Source};
 use garpike_election::ServiceKey;

@@ -1,11 +1,22 @@
-//! The custom resources of group `metallb.io` that Garpike obeys, with exactly MetalLB's field names.
+//! The custom resources of group `metallb.io`, with exactly MetalLB's field names.
 //!
-//! These types say what can be written, not what is right: [`crate::validate`] gives them a meaning.
+//! These types say what can be written, not what is right: [`crate::validate`] gives them a meaning. The definitions that
+//! the API server is given are made from them by [`definitions`].
+
+mod definition;
+mod states;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use definition::definitions;
+pub use states::{
+    Community, CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState,
+    ConfigurationStateSpec, ConfigurationStateStatus, InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec,
+    ServiceL2StatusStatus,
+};
 
 /// Addresses that may be given to Services.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +27,11 @@ use serde::{Deserialize, Serialize};
     plural = "ipaddresspools",
     namespaced,
     status = "IPAddressPoolStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "Addresses that may be given to Services.",
+    printcolumn = r#"{"name": "Auto Assign", "jsonPath": ".spec.autoAssign", "type": "boolean"}"#,
+    printcolumn = r#"{"name": "Avoid Buggy IPs", "jsonPath": ".spec.avoidBuggyIPs", "type": "boolean"}"#,
+    printcolumn = r#"{"name": "Addresses", "jsonPath": ".spec.addresses", "type": "string"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
@@ -24,9 +39,11 @@ pub struct IPAddressPoolSpec {
     pub addresses: Vec<String>,
     /// Whether Services get addresses of this pool without asking for it; yes when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
     pub auto_assign: Option<bool>,
     /// Whether IPv4 addresses that end in .0 or .255 are left unused; no when absent.
     #[serde(default, rename = "avoidBuggyIPs", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub avoid_buggy_ips: Option<bool>,
     /// Keeps the pool for some Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +74,7 @@ pub struct IPAddressPoolStatus {
 pub struct ServiceAllocation {
     /// The pool with the lowest positive number is tried first; 0 or absent is tried last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = definition::without_format)]
     pub priority: Option<i64>,
     /// The names of the namespaces whose Services may use the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,7 +95,14 @@ pub struct ServiceAllocation {
     kind = "L2Advertisement",
     plural = "l2advertisements",
     namespaced,
-    derive = "PartialEq"
+    status = "L2AdvertisementStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Which addresses are announced by ARP and NDP, and where.",
+    printcolumn = r#"{"name": "IPAddressPools", "jsonPath": ".spec.ipAddressPools", "type": "string"}"#,
+    printcolumn = r#"{"name": "IPAddressPool Selectors", "jsonPath": ".spec.ipAddressPoolSelectors", "type": "string"}"#,
+    printcolumn = r#"{"name": "Interfaces", "jsonPath": ".spec.interfaces", "type": "string"}"#,
+    printcolumn = r#"{"name": "Node Selectors", "jsonPath": ".spec.nodeSelectors", "type": "string", "priority": 10}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
@@ -111,3 +136,7 @@ pub struct PreferredNodeSelector {
     /// The labels of the nodes; an empty selector matches every node.
     pub preference: LabelSelector,
 }
+
+/// Nothing: nobody writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct L2AdvertisementStatus {}

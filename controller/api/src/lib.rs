@@ -19,8 +19,10 @@ mod validate;
 
 pub use config::Config;
 pub use crd::{
-    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector,
-    ServiceAllocation,
+    Community, CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState,
+    ConfigurationStateSpec, ConfigurationStateStatus, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus,
+    InterfaceInfo, L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector,
+    ServiceAllocation, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus, definitions,
 };
 pub use desired::desired;
 pub use objects::{ObjectKey, Objects, Source, Sourced};
