@@ -5,6 +5,7 @@
 mod allocate;
 #[cfg(feature = "lab")]
 mod chaos;
+mod convert;
 mod keys;
 mod owners;
 mod speaker;
@@ -26,6 +27,7 @@ struct Cli {
 enum Command {
     Speaker(Box<garpike_speaker::Args>),
     Allocate(allocate::Args),
+    Convert(convert::Args),
     Owners(owners::Args),
     Keys(keys::Args),
     #[cfg(feature = "lab")]
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Speaker(args) => speaker::run(&args),
         Command::Allocate(args) => allocate::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Owners(args) => owners::run(&args),
         Command::Keys(args) => keys::run(&args),
         #[cfg(feature = "lab")]

@@ -7,6 +7,7 @@
 pub mod config;
 mod crd;
 mod desired;
+pub mod legacy;
 pub mod manifests;
 mod objects;
 mod problem;
