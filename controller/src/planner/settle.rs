@@ -104,11 +104,13 @@ impl Planner {
             self.stand(key, Standing::Ours);
             return need_of_a_new_one(&service);
         }
-        if held.is_empty() {
+        let rewritten = status_changed && author == Author::Manifest;
+        if held.is_empty() || rewritten {
+            self.allocator.withdraw(key);
             return self.adopt(&service, &shown, author);
         }
         if status_changed && shown != held {
-            if !shown.is_empty() && author != Author::Manifest && self.allocator.keep(&service, &shown).is_ok() {
+            if !shown.is_empty() && self.allocator.keep(&service, &shown).is_ok() {
                 return self.need(&service, &shown);
             }
             if let Some(need) = self.count_overwrite(key, &shown) {
@@ -119,6 +121,7 @@ impl Planner {
             Ok(()) => self.need(&service, &held),
             Err(refusal) if self.may_be_replaced(&refusal) => Need::Other(refusal),
             Err(refusal) => {
+                self.leave_queue(key);
                 self.refuse(key, &held, refusal);
                 Need::Nothing
             }
