@@ -2,8 +2,7 @@
 //!
 //! Invariants: an address is held by several Services only when none of them clashes with another; every address that is
 //! given lies in a pool that admits the Service; what a Service has is never lost by asking for something else. Equal
-//! calls in equal order give equal results. No call walks a range; only the addresses that carry the sharing key of a
-//! Service are looked at one by one, and only those below the first free one.
+//! calls in equal order give equal results. No call walks a range, or the addresses that others hold.
 
 mod refusal;
 
@@ -161,12 +160,17 @@ impl Allocator {
     }
 
     fn give(&mut self, service: &Service, ips: Vec<ServiceIp>) {
+        // The ports of a Service that shares with nobody do not matter.
+        let shares = service.sharing.key.shares();
         let own = self.ledger.tenancy(&service.key);
-        if own.is_some_and(|own| own.ips == ips && own.sharing == service.sharing) {
+        let same_sharing =
+            |own: &Tenancy| if shares { own.sharing == service.sharing } else { !own.sharing.key.shares() };
+        if own.is_some_and(|own| own.ips == ips && same_sharing(own)) {
             return;
         }
         let published = own.map(|own| own.published.clone()).unwrap_or_default();
-        self.ledger.set(Tenancy { key: service.key.clone(), sharing: service.sharing.clone(), ips, published });
+        let sharing = if shares { service.sharing.clone() } else { Sharing::default() };
+        self.ledger.set(Tenancy { key: service.key.clone(), sharing, ips, published });
     }
 
     fn choose(&self, service: &Service, has: &[ServiceIp]) -> Result<Vec<ServiceIp>, Refusal> {
@@ -327,7 +331,7 @@ impl Allocator {
         let free = space.free(family);
         let lowest = free.lowest();
         if service.sharing.key.shares() {
-            let shared = self.ledger.shared(&service.sharing.key, place, family);
+            let shared = self.ledger.shared(&service.sharing, place, family);
             let before = shared.take_while(|slot| lowest.is_none_or(|lowest| *slot < lowest));
             let mut addresses = before.filter_map(|slot| free.ip(slot));
             let shareable = |ip: &ServiceIp| {

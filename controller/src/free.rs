@@ -19,11 +19,6 @@ pub(crate) struct Slot {
     number: u128,
 }
 
-impl Slot {
-    /// Not after any other.
-    pub(crate) const FIRST: Self = Self { range: 0, number: 0 };
-}
-
 /// The free addresses of one pool and one family.
 #[derive(Clone, Debug)]
 pub(crate) struct FreeAddresses {

@@ -3,6 +3,8 @@
 //! Invariants: an address is free exactly when no Service holds it; every index agrees with the tenancies. Which
 //! Service may have which address is not judged here.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use garpike_controller_api::{Family, Sharing, SharingKey};
 use garpike_election::{ServiceIp, ServiceKey};
 
 use crate::free::{FreeAddresses, Slot};
+use crate::shares::Shares;
 
 /// All tenancies, by Service, by address and by sharing key.
 #[derive(Clone, Debug)]
@@ -21,10 +24,10 @@ pub(crate) struct Ledger {
     places: BTreeMap<PoolName, usize>,
     /// First address of every range of every pool, with the last one and the place of the pool.
     ranges: BTreeMap<IpAddr, (IpAddr, usize)>,
-    tenancies: BTreeMap<ServiceKey, Arc<Tenancy>>,
+    tenancies: BTreeSet<ByKey>,
     holders: BTreeMap<ServiceIp, Vec<Arc<Tenancy>>>,
-    /// The addresses that Services with this key share, or would.
-    shared: BTreeMap<SharingKey, BTreeSet<Place>>,
+    /// By pool and family: the addresses that Services with a key share, or would.
+    shares: BTreeMap<(usize, Family), BTreeMap<SharingKey, Shares>>,
     releases: u64,
 }
 
@@ -67,8 +70,38 @@ impl Tenancy {
     }
 }
 
+/// A tenancy where its Service orders it.
+#[derive(Clone, Debug)]
+struct ByKey(Arc<Tenancy>);
+
+impl Borrow<ServiceKey> for ByKey {
+    fn borrow(&self) -> &ServiceKey {
+        &self.0.key
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
 /// An address by its pool, family and slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     space: usize,
     family: Family,
@@ -119,9 +152,9 @@ impl Ledger {
             places,
             ranges,
             spaces,
-            tenancies: BTreeMap::new(),
+            tenancies: BTreeSet::new(),
             holders: BTreeMap::new(),
-            shared: BTreeMap::new(),
+            shares: BTreeMap::new(),
             releases: 0,
         }
     }
@@ -129,8 +162,9 @@ impl Ledger {
     /// The same tenancies over other pools.
     pub(crate) fn with_pools(&self, pools: &Pools) -> Self {
         let mut ledger = Self::new(pools);
-        for tenancy in self.tenancies.values() {
-            ledger.enter(tenancy.clone());
+        for ByKey(tenancy) in &self.tenancies {
+            ledger.tenancies.insert(ByKey(tenancy.clone()));
+            ledger.enter(tenancy);
         }
         ledger
     }
@@ -157,7 +191,7 @@ impl Ledger {
 
     /// What a Service holds.
     pub(crate) fn tenancy(&self, key: &ServiceKey) -> Option<&Tenancy> {
-        self.tenancies.get(key).map(Arc::as_ref)
+        self.tenancies.get(key).map(|ByKey(tenancy)| tenancy.as_ref())
     }
 
     /// Everybody who holds `ip`.
@@ -165,81 +199,83 @@ impl Ledger {
         self.holders.get(&ip).into_iter().flatten().map(Arc::as_ref)
     }
 
-    /// The held addresses of one pool and family that Services with this key share, in the order in which they are given.
-    pub(crate) fn shared(&self, key: &SharingKey, space: usize, family: Family) -> impl Iterator<Item = Slot> + '_ {
-        let from = Place { space, family, slot: Slot::FIRST };
-        let places = self.shared.get(key).into_iter().flat_map(move |places| places.range(from..));
-        places.take_while(move |place| place.space == space && place.family == family).map(|place| place.slot)
+    /// The held addresses of one pool and family that a Service may share, as far as keys and ports decide, in the order in
+    /// which they are given.
+    pub(crate) fn shared<'a>(
+        &'a self,
+        sharing: &'a Sharing,
+        space: usize,
+        family: Family,
+    ) -> impl Iterator<Item = Slot> + 'a {
+        let shares = self.shares.get(&(space, family)).and_then(|keys| keys.get(&sharing.key));
+        shares.into_iter().flat_map(|shares| shares.open_to(&sharing.ports))
     }
 
     /// Writes down what a Service holds; whatever it held before is free unless another one holds it.
     pub(crate) fn set(&mut self, tenancy: Tenancy) {
-        if let Some(before) = self.remove(&tenancy.key) {
+        let tenancy = Arc::new(tenancy);
+        let is_empty = tenancy.all().next().is_none();
+        let before =
+            if is_empty { self.tenancies.take(&tenancy.key) } else { self.tenancies.replace(ByKey(tenancy.clone())) };
+        if let Some(ByKey(before)) = before {
             let gives_up = |ip| !tenancy.all().any(|kept| kept == ip);
             if before.sharing != tenancy.sharing || before.all().any(gives_up) {
                 self.releases += 1;
             }
+            self.leave(&before);
         }
-        if tenancy.all().next().is_some() {
-            self.enter(Arc::new(tenancy));
-        }
+        self.enter(&tenancy);
     }
 
     /// Strikes out what a Service holds.
     pub(crate) fn strike(&mut self, key: &ServiceKey) -> Option<Arc<Tenancy>> {
+        let ByKey(tenancy) = self.tenancies.take(key)?;
         self.releases += 1;
-        self.remove(key)
-    }
-
-    fn remove(&mut self, key: &ServiceKey) -> Option<Arc<Tenancy>> {
-        let tenancy = self.tenancies.remove(key)?;
-        for ip in tenancy.all() {
-            self.leave(ip, &tenancy);
-        }
+        self.leave(&tenancy);
         Some(tenancy)
     }
 
-    fn enter(&mut self, tenancy: Arc<Tenancy>) {
+    fn enter(&mut self, tenancy: &Arc<Tenancy>) {
         for ip in tenancy.all() {
             let holders = self.holders.entry(ip).or_insert_with(|| Vec::with_capacity(1));
             let was_free = holders.is_empty();
             holders.push(tenancy.clone());
-            let Some(place) = self.place(ip) else { continue };
-            if was_free && let Some(space) = self.spaces.get_mut(place.space) {
-                let stock = space.stock_mut(place.family);
-                stock.free.take(place.slot);
+            let Some(Place { space, family, slot }) = self.place(ip) else { continue };
+            if was_free && let Some(space) = self.spaces.get_mut(space) {
+                let stock = space.stock_mut(family);
+                stock.free.take(slot);
                 stock.used += 1;
             }
             if tenancy.sharing.key.shares() && tenancy.shares(ip) {
-                // Most Services find their key there, and a clone is dear.
-                match self.shared.get_mut(&tenancy.sharing.key) {
-                    Some(places) => drop(places.insert(place)),
-                    None => drop(self.shared.insert(tenancy.sharing.key.clone(), BTreeSet::from([place]))),
-                }
+                let keys = self.shares.entry((space, family)).or_default();
+                keys.entry(tenancy.sharing.key.clone()).or_default().enter(slot, &tenancy.sharing.ports);
             }
         }
-        self.tenancies.insert(tenancy.key.clone(), tenancy);
     }
 
-    fn leave(&mut self, ip: ServiceIp, tenancy: &Arc<Tenancy>) {
-        let Some(holders) = self.holders.get_mut(&ip) else { return };
-        holders.retain(|holder| holder.key != tenancy.key);
-        let is_free = holders.is_empty();
-        let key = &tenancy.sharing.key;
-        let is_last_of_key = !holders.iter().any(|other| other.sharing.key == *key && other.shares(ip));
-        if is_free {
-            self.holders.remove(&ip);
-        }
-        let Some(place) = self.place(ip) else { return };
-        if is_free && let Some(space) = self.spaces.get_mut(place.space) {
-            let stock = space.stock_mut(place.family);
-            stock.free.put_back(place.slot);
-            stock.used -= 1;
-        }
-        if is_last_of_key && let Some(places) = self.shared.get_mut(key) {
-            places.remove(&place);
-            if places.is_empty() {
-                self.shared.remove(key);
+    fn leave(&mut self, tenancy: &Tenancy) {
+        for ip in tenancy.all() {
+            let Some(holders) = self.holders.get_mut(&ip) else { continue };
+            holders.retain(|holder| holder.key != tenancy.key);
+            let is_free = holders.is_empty();
+            if is_free {
+                self.holders.remove(&ip);
+            }
+            let Some(Place { space, family, slot }) = self.place(ip) else { continue };
+            if is_free && let Some(space) = self.spaces.get_mut(space) {
+                let stock = space.stock_mut(family);
+                stock.free.put_back(slot);
+                stock.used -= 1;
+            }
+            if tenancy.sharing.key.shares()
+                && tenancy.shares(ip)
+                && let Some(keys) = self.shares.get_mut(&(space, family))
+                && let Some(shares) = keys.get_mut(&tenancy.sharing.key)
+            {
+                shares.leave(slot, &tenancy.sharing.ports);
+                if shares.is_empty() {
+                    keys.remove(&tenancy.sharing.key);
+                }
             }
         }
     }

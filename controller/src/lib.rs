@@ -13,6 +13,7 @@ mod free;
 mod ledger;
 mod plan;
 pub mod planner;
+mod shares;
 pub mod status_file;
 
 pub use allocator::{Allocator, Refusal};

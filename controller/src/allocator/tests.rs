@@ -264,7 +264,8 @@ impl Model<'_> {
             return None;
         };
         for ip in &ips {
-            self.holders.entry(*ip).or_default().insert(service.key.clone(), service.sharing.clone());
+            let sharing = if service.sharing.key.shares() { service.sharing.clone() } else { Sharing::default() };
+            self.holders.entry(*ip).or_default().insert(service.key.clone(), sharing);
         }
         Some(ips)
     }
