@@ -105,7 +105,12 @@ impl Allocator {
     ///
     /// When that is not possible. The Service then holds what it held before the call.
     pub fn assign(&mut self, service: &Service) -> Result<Vec<ServiceIp>, Refusal> {
-        let held = self.held(&service.key).to_vec();
+        let Some(own) = self.ledger.tenancy(&service.key) else {
+            let ips = self.choose(service, &[])?;
+            self.enter(service, ips.clone(), BTreeSet::new());
+            return Ok(ips);
+        };
+        let held = own.ips.clone();
         self.reclaim(service, &held)
     }
 
@@ -160,16 +165,18 @@ impl Allocator {
     }
 
     fn give(&mut self, service: &Service, ips: Vec<ServiceIp>) {
-        // The ports of a Service that shares with nobody do not matter.
-        let shares = service.sharing.key.shares();
         let own = self.ledger.tenancy(&service.key);
-        let same_sharing =
-            |own: &Tenancy| if shares { own.sharing == service.sharing } else { !own.sharing.key.shares() };
+        let same_sharing = |own: &Tenancy| own.sharing == service.sharing || !shares(&own.sharing, &service.sharing);
         if own.is_some_and(|own| own.ips == ips && same_sharing(own)) {
             return;
         }
         let published = own.map(|own| own.published.clone()).unwrap_or_default();
-        let sharing = if shares { service.sharing.clone() } else { Sharing::default() };
+        self.enter(service, ips, published);
+    }
+
+    fn enter(&mut self, service: &Service, ips: Vec<ServiceIp>, published: BTreeSet<ServiceIp>) {
+        // The ports of a Service that shares with nobody do not matter.
+        let sharing = if service.sharing.key.shares() { service.sharing.clone() } else { Sharing::default() };
         self.ledger.set(Tenancy { key: service.key.clone(), sharing, ips, published });
     }
 
@@ -361,6 +368,11 @@ impl Allocator {
         let pools = format!("the {word} {}", names.join(", "));
         if some_pool_could { Refusal::Exhausted { wanted, pools } } else { Refusal::NoneOfFamily { wanted, pools } }
     }
+}
+
+/// Whether one of the two shares at all.
+fn shares(one: &Sharing, other: &Sharing) -> bool {
+    one.key.shares() || other.key.shares()
 }
 
 /// Whether the addresses are of the families, one of each at most.
