@@ -5,6 +5,7 @@
 mod allocate;
 #[cfg(feature = "lab")]
 mod chaos;
+mod convert;
 mod drain;
 mod keys;
 mod move_;
@@ -30,6 +31,7 @@ struct Cli {
 enum Command {
     Speaker(Box<garpike_speaker::Args>),
     Allocate(allocate::Args),
+    Convert(convert::Args),
     Owners(owners::Args),
     Drain(drain::Drain),
     Undrain(drain::Undrain),
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Speaker(args) => speaker::run(&args),
         Command::Allocate(args) => allocate::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Owners(args) => owners::run(&args),
         Command::Drain(args) => drain::drain(&args),
         Command::Undrain(args) => drain::undrain(&args),

@@ -12,7 +12,8 @@ use garpike_election::{ServiceIp, ServiceKey};
 use thiserror::Error;
 
 use crate::allocator::Refusal;
-use crate::plan::{Completeness, Outcome, Plan, plan};
+use crate::plan::{Outcome, Plan, plan};
+use crate::planner::Completeness;
 use crate::status_file::{self, UnwritableName, WriteError, Written};
 
 /// What one run did.

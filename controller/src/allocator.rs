@@ -1,125 +1,51 @@
-//! Which Service holds which address: the core that gives addresses and takes them back.
+//! Which Service gets which address: the core that gives addresses and takes them back.
 //!
-//! Invariants: an address is held by several Services only when none of them clashes with another; every held address
-//! lies in a pool; what a Service has is never lost by asking for something else. Equal calls in equal order give
-//! equal results; no call walks a range.
+//! Invariants: an address is held by several Services only when none of them clashes with another; every address that is
+//! given lies in a pool that admits the Service; what a Service has is never lost by asking for something else. Equal
+//! calls in equal order give equal results. No call walks a range, or the addresses that others hold.
+
+mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request, Service};
-use garpike_controller_api::{Clash, Family, Sharing, SharingKey};
+use garpike_controller_api::{Family, IPAddressPoolStatus, Sharing};
 use garpike_election::{ServiceIp, ServiceKey};
-use thiserror::Error;
 
-use crate::free::{FreeAddresses, Slot};
+pub use refusal::Refusal;
+
+use crate::ledger::{Ledger, Space, Tenancy};
 
 /// Gives the addresses of pools to Services.
 #[derive(Clone, Debug)]
 pub struct Allocator {
     pools: Pools,
-    /// The free addresses of each pool.
-    free: BTreeMap<(PoolName, Family), FreeAddresses>,
-    /// Who holds each address that is not free.
-    holders: BTreeMap<ServiceIp, BTreeMap<ServiceKey, Sharing>>,
-    /// What each Service holds, in the order in which its status lists it.
-    held: BTreeMap<ServiceKey, Vec<ServiceIp>>,
-    /// The addresses that Services with this key hold, by pool, family and slot.
-    shared: BTreeMap<SharingKey, BTreeSet<(PoolName, Family, Slot)>>,
-}
-
-/// Why a Service does not get the address that it asks for.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
-    /// The request contradicts itself.
-    #[error("what it asks for cannot be; mend its request")]
-    InvalidRequest,
-    /// The address lies in no pool.
-    #[error("{ip} lies in no pool; the pools hold {pools}")]
-    OutsidePools {
-        /// The address.
-        ip: ServiceIp,
-        /// The ranges of the pools, in words.
-        pools: String,
-    },
-    /// The addresses of one Service lie in two pools, or not in the pool that it asks for.
-    #[error("{ip} lies in the pool {of} and not in {wanted}")]
-    OtherPool {
-        /// The address.
-        ip: ServiceIp,
-        /// The pool that holds it.
-        of: PoolName,
-        /// The pool that should.
-        wanted: PoolName,
-    },
-    /// There is no such pool.
-    #[error("there is no usable pool {pool}; correct the annotation metallb.io/address-pool or the pool")]
-    UnknownPool {
-        /// The name.
-        pool: PoolName,
-    },
-    /// The pool is kept for other Services.
-    #[error("the pool {pool} is kept for other Services by its spec.serviceAllocation")]
-    NotAdmitted {
-        /// The pool.
-        pool: PoolName,
-    },
-    /// The pool leaves the address unused.
-    #[error("the pool {pool} leaves {ip} unused by its spec.avoidBuggyIPs")]
-    Avoided {
-        /// The address.
-        ip: ServiceIp,
-        /// The pool.
-        pool: PoolName,
-    },
-    /// Another Service has the address and cannot share it.
-    #[error("{ip} is held by Service {by}, and {clash}")]
-    Taken {
-        /// The address.
-        ip: ServiceIp,
-        /// Who holds it.
-        by: ServiceKey,
-        /// Why the two cannot share.
-        clash: Clash,
-    },
-    /// The addresses are not of the families that it is to have.
-    #[error("its addresses are of other families than its spec.ipFamilies and clusterIPs say")]
-    WrongFamilies,
-    /// No pool gives addresses to this Service without being asked.
-    #[error("no pool is open to it; add an IPAddressPool, or name one in the annotation metallb.io/address-pool")]
-    NoPool,
-    /// No pool holds addresses of the families that it is to have.
-    #[error(
-        "no {wanted} address is in {pools}; add a range to spec.addresses of one, or set spec.ipFamilies of the Service"
-    )]
-    NoneOfFamily {
-        /// The families, in words.
-        wanted: &'static str,
-        /// The pools that were tried, in words.
-        pools: String,
-    },
-    /// All addresses of these pools are held.
-    #[error("no free {wanted} address is left in {pools}; add a range to spec.addresses of one")]
-    Exhausted {
-        /// The families, in words.
-        wanted: &'static str,
-        /// The pools that were tried, in words.
-        pools: String,
-    },
+    ledger: Ledger,
+    /// The pools that give addresses unasked and are kept for some Services, in the order in which they are tried.
+    kept: Vec<usize>,
+    /// The other pools that give addresses unasked.
+    general: Vec<usize>,
 }
 
 impl Allocator {
     /// All addresses of these pools are free.
     pub fn new(pools: &Pools) -> Self {
-        let spaces = pools.iter().flat_map(|pool| {
-            [Family::V4, Family::V6].map(|family| ((pool.name.clone(), family), FreeAddresses::new(family, pool)))
-        });
-        Self {
-            pools: pools.clone(),
-            free: spaces.collect(),
-            holders: BTreeMap::new(),
-            held: BTreeMap::new(),
-            shared: BTreeMap::new(),
-        }
+        Self::over(pools, Ledger::new(pools))
+    }
+
+    /// Every Service holds what it held, over other pools. Whether these allow it, [`Self::keep`] says.
+    #[must_use]
+    pub fn with_pools(&self, pools: &Pools) -> Self {
+        Self::over(pools, self.ledger.with_pools(pools))
+    }
+
+    fn over(pools: &Pools, ledger: Ledger) -> Self {
+        let open = pools.iter().enumerate().filter(|(_, pool)| pool.auto_assign);
+        let (mut kept, general): (Vec<_>, Vec<_>) = open.partition(|(_, pool)| pool.kept_for.is_some());
+        // The lowest positive number goes first, 0 last; names decide where priorities tie.
+        kept.sort_by_key(|(_, pool)| pool.kept_for.as_ref().map(|kept| (kept.priority == 0, kept.priority)));
+        let places = |pools: Vec<(usize, &Pool)>| pools.into_iter().map(|(at, _)| at).collect();
+        Self { pools: pools.clone(), ledger, kept: places(kept), general: places(general) }
     }
 
     /// The pools.
@@ -127,9 +53,24 @@ impl Allocator {
         &self.pools
     }
 
-    /// What a Service holds.
+    /// What a Service is to have.
     pub fn held(&self, key: &ServiceKey) -> &[ServiceIp] {
-        self.held.get(key).map_or(&[], Vec::as_slice)
+        self.ledger.tenancy(key).map_or(&[], |tenancy| &tenancy.ips)
+    }
+
+    /// How many addresses of each pool are held, and how many are free. Numbers that a status cannot hold are cut.
+    pub fn counts(&self) -> BTreeMap<PoolName, IPAddressPoolStatus> {
+        let counts = |space: &Space| {
+            let free = |family| i64::try_from(space.free(family).count()).unwrap_or(i64::MAX);
+            let used = |family| i64::try_from(space.used(family)).unwrap_or(i64::MAX);
+            IPAddressPoolStatus {
+                assigned_ipv4: used(Family::V4),
+                assigned_ipv6: used(Family::V6),
+                available_ipv4: free(Family::V4),
+                available_ipv6: free(Family::V6),
+            }
+        };
+        self.ledger.spaces().iter().map(|space| (space.pool.name.clone(), counts(space))).collect()
     }
 
     /// Lets a Service keep the addresses that it has, if pools and families allow them.
@@ -138,7 +79,9 @@ impl Allocator {
     ///
     /// When they do not. The Service then holds what it held before the call.
     pub fn keep(&mut self, service: &Service, ips: &[ServiceIp]) -> Result<(), Refusal> {
-        self.replace(service, |allocator| allocator.check_all(service, ips).map(|()| ips.to_vec())).map(drop)
+        self.check_all(service, ips)?;
+        self.give(service, ips.to_vec());
+        Ok(())
     }
 
     /// Lets a Service hold addresses that its own manifest gives it: they need only lie in pools and be free.
@@ -147,34 +90,39 @@ impl Allocator {
     ///
     /// When one is not. The Service then holds what it held before the call.
     pub fn adopt(&mut self, service: &Service, ips: &[ServiceIp]) -> Result<(), Refusal> {
-        let adopted = self.replace(service, |allocator| {
-            for ip in ips {
-                allocator.pool_of(*ip)?;
-                allocator.check_free(*ip, &service.sharing)?;
-            }
-            Ok(ips.to_vec())
-        });
-        adopted.map(drop)
+        for ip in ips {
+            self.space_of(*ip)?;
+            self.check_free(*ip, &service.key, &service.sharing)?;
+        }
+        self.give(service, ips.to_vec());
+        Ok(())
     }
 
     /// Gives a Service what it asks for: its addresses, or some of its pool, or some of the pools that are open to it.
+    /// What it holds it keeps, as far as that is what it asks for.
     ///
     /// # Errors
     ///
     /// When that is not possible. The Service then holds what it held before the call.
     pub fn assign(&mut self, service: &Service) -> Result<Vec<ServiceIp>, Refusal> {
-        self.replace(service, |allocator| match &service.request {
-            Request::Invalid => Err(Refusal::InvalidRequest),
-            Request::Addresses { ips, .. } => {
-                allocator.check_pool(service, ips)?;
-                allocator.check_all(service, ips)?;
-                Ok(ips.clone())
-            }
-            Request::Any => match &service.pool {
-                Some(name) => allocator.choose_from(service, allocator.named(name)?),
-                None => allocator.choose_freely(service),
-            },
-        })
+        let Some(own) = self.ledger.tenancy(&service.key) else {
+            let ips = self.choose(service, &[])?;
+            self.enter(service, ips.clone(), BTreeSet::new());
+            return Ok(ips);
+        };
+        let held = own.ips.clone();
+        self.reclaim(service, &held)
+    }
+
+    /// Like [`Self::assign`] for a Service that has these addresses by its status, whether it holds them here or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::assign`].
+    pub fn reclaim(&mut self, service: &Service, has: &[ServiceIp]) -> Result<Vec<ServiceIp>, Refusal> {
+        let ips = self.choose(service, has)?;
+        self.give(service, ips.clone());
+        Ok(ips)
     }
 
     /// Gives a Service that prefers both families and has one the other one too, from the same pool. Says whether
@@ -182,107 +130,123 @@ impl Allocator {
     pub fn complete(&mut self, service: &Service) -> bool {
         let &[ip] = self.held(&service.key) else { return false };
         let Families::PreferDual(_) = service.families else { return false };
-        let completed = self.replace(service, |allocator| {
-            let pool = allocator.pool_of(ip)?;
-            let other = allocator.lowest(service, pool, Family::of(ip).other());
-            let other = other.ok_or_else(|| exhausted(service.families, &[pool]))?;
-            let mut both = vec![ip, other];
-            both.sort_unstable();
-            Ok(both)
-        });
-        completed.is_ok()
+        let both = self.ledger.containing(ip).and_then(|space| self.both(service, space, ip));
+        both.map(|both| self.give(service, both)).is_some()
     }
 
-    /// Keeps addresses for a Service of which nothing else is known; those that others hold are left out.
-    pub fn set_aside(&mut self, key: &ServiceKey, ips: &[ServiceIp]) {
-        let free: Vec<ServiceIp> = ips.iter().filter(|ip| !self.holders.contains_key(ip)).copied().collect();
-        self.hold(key, &Sharing::default(), &free);
+    /// Notes what the status of a Service shows, or may show. Whatever of it the Service is not to have is kept from the
+    /// others all the same, until this is called again without it.
+    pub fn publish(&mut self, key: &ServiceKey, published: BTreeSet<ServiceIp>) {
+        let own = self.ledger.tenancy(key);
+        if own.map_or(published.is_empty(), |own| own.published == published) {
+            return;
+        }
+        let (sharing, ips) = own.map(|own| (own.sharing.clone(), own.ips.clone())).unwrap_or_default();
+        self.ledger.set(Tenancy { key: key.clone(), sharing, ips, published });
     }
 
     /// Takes back what a Service holds.
     pub fn release(&mut self, key: &ServiceKey) -> Vec<ServiceIp> {
-        let ips = self.held.remove(key).unwrap_or_default();
-        for ip in &ips {
-            self.drop_holder(*ip, key);
-        }
-        ips
+        self.ledger.strike(key).map(|tenancy| tenancy.ips.clone()).unwrap_or_default()
     }
 
-    /// Lets `choose` choose as if the Service held nothing; puts things back when it fails.
-    fn replace(
-        &mut self,
-        service: &Service,
-        choose: impl FnOnce(&Self) -> Result<Vec<ServiceIp>, Refusal>,
-    ) -> Result<Vec<ServiceIp>, Refusal> {
-        let sharing = self.sharing_of(&service.key);
-        let before = self.release(&service.key);
-        match choose(self) {
-            Ok(ips) => {
-                self.hold(&service.key, &service.sharing, &ips);
-                Ok(ips)
-            }
-            Err(refusal) => {
-                self.hold(&service.key, &sharing, &before);
-                Err(refusal)
-            }
+    /// Takes away what a Service is to have. What its status shows of it stays with it, see [`Self::publish`].
+    pub fn withdraw(&mut self, key: &ServiceKey) {
+        let Some(own) = self.ledger.tenancy(key) else { return };
+        if own.ips.is_empty() {
+            return;
         }
+        self.ledger.set(Tenancy { ips: Vec::new(), ..own.clone() });
     }
 
-    fn sharing_of(&self, key: &ServiceKey) -> Sharing {
-        let first = self.held(key).first().and_then(|ip| self.holders.get(ip));
-        first.and_then(|holders| holders.get(key)).cloned().unwrap_or_default()
+    /// How often a Service gave up an address, or its part of one. When it has grown, another one may have better luck.
+    pub(crate) fn releases(&self) -> u64 {
+        self.ledger.releases()
     }
 
-    fn hold(&mut self, key: &ServiceKey, sharing: &Sharing, ips: &[ServiceIp]) {
-        for ip in ips {
-            self.holders.entry(*ip).or_default().insert(key.clone(), sharing.clone());
-            let Some((pool, slot)) = self.place(*ip) else { continue };
-            let family = Family::of(*ip);
-            if let Some(free) = self.free.get_mut(&(pool.clone(), family)) {
-                free.take(slot);
-            }
-            if sharing.key.shares() {
-                self.shared.entry(sharing.key.clone()).or_default().insert((pool, family, slot));
-            }
+    fn give(&mut self, service: &Service, ips: Vec<ServiceIp>) {
+        let own = self.ledger.tenancy(&service.key);
+        let same_sharing = |own: &Tenancy| own.sharing == service.sharing || !shares(&own.sharing, &service.sharing);
+        if own.is_some_and(|own| own.ips == ips && same_sharing(own)) {
+            return;
         }
-        if !ips.is_empty() {
-            self.held.insert(key.clone(), ips.to_vec());
-        }
+        let published = own.map(|own| own.published.clone()).unwrap_or_default();
+        self.enter(service, ips, published);
     }
 
-    fn drop_holder(&mut self, ip: ServiceIp, key: &ServiceKey) {
-        let Some(holders) = self.holders.get_mut(&ip) else { return };
-        let Some(sharing) = holders.remove(key) else { return };
-        let is_last = holders.is_empty();
-        let is_last_of_key = !holders.values().any(|other| other.key == sharing.key);
-        if is_last {
-            self.holders.remove(&ip);
-        }
-        let Some((pool, slot)) = self.place(ip) else { return };
-        let family = Family::of(ip);
-        if is_last && let Some(free) = self.free.get_mut(&(pool.clone(), family)) {
-            free.put_back(slot);
-        }
-        if is_last_of_key && let Some(places) = self.shared.get_mut(&sharing.key) {
-            places.remove(&(pool, family, slot));
-            if places.is_empty() {
-                self.shared.remove(&sharing.key);
+    fn enter(&mut self, service: &Service, ips: Vec<ServiceIp>, published: BTreeSet<ServiceIp>) {
+        // The ports of a Service that shares with nobody do not matter.
+        let sharing = if service.sharing.key.shares() { service.sharing.clone() } else { Sharing::default() };
+        self.ledger.set(Tenancy { key: service.key.clone(), sharing, ips, published });
+    }
+
+    fn choose(&self, service: &Service, has: &[ServiceIp]) -> Result<Vec<ServiceIp>, Refusal> {
+        match &service.request {
+            Request::Invalid => Err(Refusal::InvalidRequest),
+            Request::Addresses { ips, .. } => {
+                self.check_pool(service, ips)?;
+                self.check_all(service, ips)?;
+                let same = has.len() == ips.len() && ips.iter().all(|ip| has.contains(ip));
+                // The first address decides who announces, so their order stays.
+                Ok(if same { has.to_vec() } else { ips.clone() })
+            }
+            Request::Any => {
+                if let Some(ips) = self.salvage(service, has) {
+                    return Ok(ips);
+                }
+                match &service.pool {
+                    Some(name) => self.choose_from(service, name),
+                    None => self.choose_freely(service),
+                }
             }
         }
     }
 
-    fn place(&self, ip: ServiceIp) -> Option<(PoolName, Slot)> {
-        let pool = self.pools.containing(ip)?;
-        let slot = self.free.get(&(pool.name.clone(), Family::of(ip)))?.slot(ip)?;
-        Some((pool.name.clone(), slot))
+    /// What a Service has, as far as it may keep it, with what it lacks from the same pool.
+    fn salvage(&self, service: &Service, has: &[ServiceIp]) -> Option<Vec<ServiceIp>> {
+        if has.is_empty() {
+            return None;
+        }
+        if self.check_pool(service, has).is_ok() && self.check_all(service, has).is_ok() {
+            return Some(has.to_vec());
+        }
+        has.iter().find_map(|ip| {
+            self.check_pool(service, &[*ip]).ok()?;
+            let space = self.usable_space(service, *ip).ok()?;
+            match service.families {
+                Families::Single(family) => (Family::of(*ip) == family).then(|| vec![*ip]),
+                Families::RequireDual => self.both(service, space, *ip),
+                Families::PreferDual(_) => self.both(service, space, *ip).or_else(|| Some(vec![*ip])),
+                Families::Unspecified => Some(vec![*ip]),
+            }
+        })
     }
 
-    fn named(&self, name: &PoolName) -> Result<&Pool, Refusal> {
-        self.pools.named(name).ok_or_else(|| Refusal::UnknownPool { pool: name.clone() })
+    /// `ip` and an address of the other family from the same pool.
+    fn both(&self, service: &Service, space: &Space, ip: ServiceIp) -> Option<Vec<ServiceIp>> {
+        let place = self.ledger.named(&space.pool.name)?;
+        let other = self.lowest(service, place, Family::of(ip).other())?;
+        let mut both = vec![ip, other];
+        both.sort_unstable();
+        Some(both)
     }
 
-    fn pool_of(&self, ip: ServiceIp) -> Result<&Pool, Refusal> {
-        self.pools.containing(ip).ok_or_else(|| Refusal::OutsidePools { ip, pools: self.pools.to_string() })
+    fn space_of(&self, ip: ServiceIp) -> Result<&Space, Refusal> {
+        self.ledger.containing(ip).ok_or_else(|| Refusal::OutsidePools { ip, pools: self.pools.to_string() })
+    }
+
+    /// The pool that gives `ip` to a Service like this one, if it is free for it.
+    fn usable_space(&self, service: &Service, ip: ServiceIp) -> Result<&Space, Refusal> {
+        let space = self.space_of(ip)?;
+        let pool = &space.pool;
+        if !pool.admits(service) {
+            return Err(Refusal::NotAdmitted { pool: pool.name.clone() });
+        }
+        if pool.avoids(ip) {
+            return Err(Refusal::Avoided { ip, pool: pool.name.clone() });
+        }
+        self.check_free(ip, &service.key, &service.sharing)?;
+        Ok(space)
     }
 
     /// Whether a Service may hold these addresses together.
@@ -290,20 +254,14 @@ impl Allocator {
         if !fit(service.families, ips) {
             return Err(Refusal::WrongFamilies);
         }
-        let mut common: Option<&Pool> = None;
+        let mut common: Option<&PoolName> = None;
         for ip in ips {
-            let pool = self.pool_of(*ip)?;
-            let wanted = common.get_or_insert(pool);
-            if wanted.name != pool.name {
-                return Err(Refusal::OtherPool { ip: *ip, of: pool.name.clone(), wanted: wanted.name.clone() });
+            let of = &self.space_of(*ip)?.pool.name;
+            let wanted = *common.get_or_insert(of);
+            if wanted != of {
+                return Err(Refusal::OtherPool { ip: *ip, of: of.clone(), wanted: wanted.clone() });
             }
-            if !pool.admits(service) {
-                return Err(Refusal::NotAdmitted { pool: pool.name.clone() });
-            }
-            if pool.avoids(*ip) {
-                return Err(Refusal::Avoided { ip: *ip, pool: pool.name.clone() });
-            }
-            self.check_free(*ip, &service.sharing)?;
+            self.usable_space(service, *ip)?;
         }
         Ok(())
     }
@@ -311,47 +269,56 @@ impl Allocator {
     /// Whether the addresses lie in the pool that the Service asks for.
     fn check_pool(&self, service: &Service, ips: &[ServiceIp]) -> Result<(), Refusal> {
         let Some(wanted) = &service.pool else { return Ok(()) };
-        let wanted = self.named(wanted)?;
+        if self.ledger.named(wanted).is_none() {
+            return Err(Refusal::UnknownPool { pool: wanted.clone() });
+        }
         for ip in ips {
-            let of = self.pool_of(*ip)?;
-            if of.name != wanted.name {
-                return Err(Refusal::OtherPool { ip: *ip, of: of.name.clone(), wanted: wanted.name.clone() });
+            let of = &self.space_of(*ip)?.pool.name;
+            if of != wanted {
+                return Err(Refusal::OtherPool { ip: *ip, of: of.clone(), wanted: wanted.clone() });
             }
         }
         Ok(())
     }
 
-    fn check_free(&self, ip: ServiceIp, sharing: &Sharing) -> Result<(), Refusal> {
-        let clashes = self.holders.get(&ip).into_iter().flatten();
-        match clashes.filter_map(|(by, other)| sharing.clash(other).map(|clash| (by, clash))).next() {
-            Some((by, clash)) => Err(Refusal::Taken { ip, by: by.clone(), clash }),
-            None => Ok(()),
-        }
+    fn check_free(&self, ip: ServiceIp, key: &ServiceKey, sharing: &Sharing) -> Result<(), Refusal> {
+        let others = self.ledger.holders(ip).filter(|holder| holder.key != *key);
+        // Who is seen with it already does not wait until others are not.
+        let is_seen_with_it = || self.ledger.tenancy(key).is_some_and(|own| own.published.contains(&ip));
+        let mut refusals = others.filter_map(|other| {
+            if other.shares(ip) {
+                let clash = sharing.clash(&other.sharing)?;
+                Some(Refusal::Taken { ip, by: other.key.clone(), clash })
+            } else {
+                (!is_seen_with_it()).then(|| Refusal::Leaving { ip, by: other.key.clone() })
+            }
+        });
+        refusals.next().map_or(Ok(()), Err)
     }
 
     /// Chooses from the pool that a Service asks for.
-    fn choose_from(&self, service: &Service, pool: &Pool) -> Result<Vec<ServiceIp>, Refusal> {
-        if !pool.admits(service) {
-            return Err(Refusal::NotAdmitted { pool: pool.name.clone() });
+    fn choose_from(&self, service: &Service, name: &PoolName) -> Result<Vec<ServiceIp>, Refusal> {
+        let place = self.ledger.named(name).ok_or_else(|| Refusal::UnknownPool { pool: name.clone() })?;
+        if !self.ledger.spaces().get(place).is_some_and(|space| space.pool.admits(service)) {
+            return Err(Refusal::NotAdmitted { pool: name.clone() });
         }
-        self.choose(service, &[pool]).ok_or_else(|| exhausted(service.families, &[pool]))
+        self.first_choice(service, &[place]).ok_or_else(|| self.exhausted(service.families, &[place]))
     }
 
     /// Chooses from the pools that a Service need not ask for: first those that are kept for some Services, by
     /// priority; then the others. Names decide where nothing else does.
     fn choose_freely(&self, service: &Service) -> Result<Vec<ServiceIp>, Refusal> {
-        let open = self.pools.iter().filter(|pool| pool.auto_assign && pool.admits(service));
-        let (mut kept, general): (Vec<&Pool>, Vec<&Pool>) = open.partition(|pool| pool.kept_for.is_some());
-        kept.sort_by_key(|pool| pool.kept_for.as_ref().map(|kept| (kept.priority == 0, kept.priority)));
-        let chosen = self.choose(service, &kept).or_else(|| self.choose(service, &general));
+        let admits = |at: &&usize| self.ledger.spaces().get(**at).is_some_and(|space| space.pool.admits(service));
+        let kept: Vec<usize> = self.kept.iter().filter(admits).copied().collect();
+        let chosen = self.first_choice(service, &kept).or_else(|| self.first_choice(service, &self.general));
         chosen.ok_or_else(|| {
-            let all = [kept, general].concat();
-            if all.is_empty() { Refusal::NoPool } else { exhausted(service.families, &all) }
+            let all = [kept, self.general.clone()].concat();
+            if all.is_empty() { Refusal::NoPool } else { self.exhausted(service.families, &all) }
         })
     }
 
     /// Chooses the addresses from the first pool that has what the Service prefers most.
-    fn choose(&self, service: &Service, pools: &[&Pool]) -> Option<Vec<ServiceIp>> {
+    fn first_choice(&self, service: &Service, places: &[usize]) -> Option<Vec<ServiceIp>> {
         let preferences: &[&[Family]] = match service.families {
             Families::Unspecified | Families::Single(Family::V4) => &[&[Family::V4]],
             Families::Single(Family::V6) => &[&[Family::V6]],
@@ -359,54 +326,70 @@ impl Allocator {
             Families::PreferDual(Family::V4) => &[&[Family::V4, Family::V6], &[Family::V4], &[Family::V6]],
             Families::PreferDual(Family::V6) => &[&[Family::V4, Family::V6], &[Family::V6], &[Family::V4]],
         };
-        let from = |pool: &Pool, families: &[Family]| {
-            families.iter().map(|family| self.lowest(service, pool, *family)).collect::<Option<Vec<ServiceIp>>>()
+        let from = |place: usize, families: &[Family]| {
+            families.iter().map(|family| self.lowest(service, place, *family)).collect::<Option<Vec<ServiceIp>>>()
         };
-        preferences.iter().find_map(|families| pools.iter().find_map(|pool| from(pool, families)))
+        preferences.iter().find_map(|families| places.iter().find_map(|place| from(*place, families)))
     }
 
     /// The first address of the pool that the Service may have: a free one, or one that it may share.
-    fn lowest(&self, service: &Service, pool: &Pool, family: Family) -> Option<ServiceIp> {
-        let free = self.free.get(&(pool.name.clone(), family))?;
+    fn lowest(&self, service: &Service, place: usize, family: Family) -> Option<ServiceIp> {
+        let space = self.ledger.spaces().get(place)?;
+        let free = space.free(family);
         let lowest = free.lowest();
-        let shared = self.shared.get(&service.sharing.key).into_iter().flat_map(|places| {
-            let from = (pool.name.clone(), family, Slot::FIRST);
-            places.range(from..).take_while(|(name, of, _)| *name == pool.name && *of == family)
-        });
-        let before = shared.map(|(_, _, slot)| *slot).take_while(|slot| lowest.is_none_or(|lowest| *slot < lowest));
-        let shareable = before
-            .filter_map(|slot| free.ip(slot))
-            .find(|ip| !pool.avoids(*ip) && self.check_free(*ip, &service.sharing).is_ok());
-        shareable.or_else(|| free.ip(lowest?))
+        if service.sharing.key.shares() {
+            let shared = self.ledger.shared(&service.sharing, place, family);
+            let before = shared.take_while(|slot| lowest.is_none_or(|lowest| *slot < lowest));
+            let mut addresses = before.filter_map(|slot| free.ip(slot));
+            let shareable = |ip: &ServiceIp| {
+                !space.pool.avoids(*ip) && self.check_free(*ip, &service.key, &service.sharing).is_ok()
+            };
+            if let Some(ip) = addresses.find(shareable) {
+                return Some(ip);
+            }
+        }
+        free.ip(lowest?)
     }
+
+    /// The refusal when no pool of `places` has what is needed.
+    fn exhausted(&self, families: Families, places: &[usize]) -> Refusal {
+        let (needed, wanted): (&[Family], _) = match families {
+            Families::Unspecified | Families::Single(Family::V4) => (&[Family::V4], "IPv4"),
+            Families::Single(Family::V6) => (&[Family::V6], "IPv6"),
+            Families::PreferDual(_) => (&[], "IPv4 or IPv6"),
+            Families::RequireDual => (&[Family::V4, Family::V6], "IPv4 and IPv6"),
+        };
+        let pools: Vec<&Pool> =
+            places.iter().filter_map(|at| self.ledger.spaces().get(*at)).map(|space| &space.pool).collect();
+        let holds = |pool: &Pool, family: &Family| pool.ranges.iter().any(|range| range.family() == *family);
+        let some_pool_could = pools.iter().any(|pool| needed.iter().all(|family| holds(pool, family)));
+        let names: Vec<&str> = pools.iter().map(|pool| pool.name.0.as_str()).collect();
+        let word = if names.len() == 1 { "pool" } else { "pools" };
+        let pools = format!("the {word} {}", names.join(", "));
+        if some_pool_could { Refusal::Exhausted { wanted, pools } } else { Refusal::NoneOfFamily { wanted, pools } }
+    }
+}
+
+/// Whether one of the two shares at all.
+fn shares(one: &Sharing, other: &Sharing) -> bool {
+    one.key.shares() || other.key.shares()
 }
 
 /// Whether the addresses are of the families, one of each at most.
 fn fit(families: Families, ips: &[ServiceIp]) -> bool {
-    let present: Vec<Family> = ips.iter().map(|ip| Family::of(*ip)).collect();
-    let distinct: BTreeSet<Family> = present.iter().copied().collect();
+    let one_of_each = match ips {
+        [_] => true,
+        [one, other] => Family::of(*one) != Family::of(*other),
+        _ => false,
+    };
     match families {
-        Families::Unspecified | Families::PreferDual(_) => !ips.is_empty() && distinct.len() == present.len(),
-        Families::Single(family) => present == [family],
-        Families::RequireDual => present.len() == 2 && distinct.len() == 2,
+        Families::Unspecified | Families::PreferDual(_) => one_of_each,
+        Families::Single(family) => matches!(ips, [ip] if Family::of(*ip) == family),
+        Families::RequireDual => one_of_each && ips.len() == 2,
     }
 }
 
-/// The refusal when no pool of `pools` has what is needed.
-fn exhausted(families: Families, pools: &[&Pool]) -> Refusal {
-    let (needed, wanted): (&[Family], _) = match families {
-        Families::Unspecified | Families::Single(Family::V4) => (&[Family::V4], "IPv4"),
-        Families::Single(Family::V6) => (&[Family::V6], "IPv6"),
-        Families::PreferDual(_) => (&[], "IPv4 or IPv6"),
-        Families::RequireDual => (&[Family::V4, Family::V6], "IPv4 and IPv6"),
-    };
-    let holds = |pool: &Pool, family: &Family| pool.ranges.iter().any(|range| range.family() == *family);
-    let some_pool_could = pools.iter().any(|pool| needed.iter().all(|family| holds(pool, family)));
-    let names: Vec<&str> = pools.iter().map(|pool| pool.name.0.as_str()).collect();
-    let word = if names.len() == 1 { "pool" } else { "pools" };
-    let pools = format!("the {word} {}", names.join(", "));
-    if some_pool_could { Refusal::Exhausted { wanted, pools } } else { Refusal::NoneOfFamily { wanted, pools } }
-}
-
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod tests;

@@ -19,11 +19,6 @@ pub(crate) struct Slot {
     number: u128,
 }
 
-impl Slot {
-    /// Not after any other.
-    pub(crate) const FIRST: Self = Self { range: 0, number: 0 };
-}
-
 /// The free addresses of one pool and one family.
 #[derive(Clone, Debug)]
 pub(crate) struct FreeAddresses {
@@ -34,6 +29,8 @@ pub(crate) struct FreeAddresses {
     ranges: BTreeMap<u128, (u128, usize)>,
     /// First slot of each free piece, with the last number.
     pieces: BTreeMap<Slot, u128>,
+    /// How many addresses are free.
+    count: u128,
 }
 
 impl FreeAddresses {
@@ -44,13 +41,20 @@ impl FreeAddresses {
             avoid_buggy_ips: pool.avoid_buggy_ips && family == Family::V4,
             ranges: BTreeMap::new(),
             pieces: BTreeMap::new(),
+            count: 0,
         };
         for (range, written) in pool.ranges.iter().enumerate().filter(|(_, range)| range.family() == family) {
             let (first, last) = (number(written.first()), number(written.last()));
             free.ranges.insert(first, (last, range));
             free.insert(Slot { range, number: first }, last);
+            free.count = free.count.saturating_add(written.count() - free.avoided(first, last));
         }
         free
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u128 {
+        self.count
     }
 
     /// The first free address.
@@ -84,6 +88,8 @@ impl FreeAddresses {
             return false;
         }
         self.pieces.remove(&first);
+        // A piece may hold addresses that the pool leaves unused.
+        self.count -= u128::from(!self.avoids(slot.number));
         if first < slot {
             self.insert(first, slot.number - 1);
         }
@@ -100,6 +106,7 @@ impl FreeAddresses {
         if self.avoids(slot.number) || below.is_some_and(|(_, last)| slot.number <= last) {
             return;
         }
+        self.count += 1;
         let next = slot.number.checked_add(1).map(|number| Slot { number, ..slot });
         let above = next.and_then(|next| self.pieces.remove(&next));
         let last = above.unwrap_or(slot.number);
@@ -119,6 +126,12 @@ impl FreeAddresses {
         let Some(number) = free.next() else { return };
         let last = (number..=last).rev().find(|number| !self.avoids(*number)).unwrap_or(number);
         self.pieces.insert(Slot { number, ..first }, last);
+    }
+
+    /// How many addresses from `first` to `last` the pool leaves unused.
+    fn avoided(&self, first: u128, last: u128) -> u128 {
+        let up_to = |number: u128| number / 256 + (number + 1) / 256;
+        if self.avoid_buggy_ips { up_to(last) - up_to(first) + u128::from(self.avoids(first)) } else { 0 }
     }
 
     fn avoids(&self, number: u128) -> bool {
@@ -168,6 +181,7 @@ mod tests {
                 }
                 let counted: u128 = free.pieces.iter().map(|(first, last)| last - first.number + 1).sum();
                 prop_assert_eq!(counted, model.len() as u128);
+                prop_assert_eq!(counted, free.count());
                 prop_assert!(free.pieces.len() <= 3 + model.len());
             }
             all.iter().for_each(|slot| free.put_back(*slot));
@@ -207,17 +221,18 @@ mod tests {
         let pool =
             Pool { avoid_buggy_ips: true, ..pool("p", &["10.0.0.254-10.0.2.1", "10.9.0.0/32", "10.9.0.255-10.9.1.0"]) };
         let mut free = FreeAddresses::new(Family::V4, &pool);
+        assert_eq!(free.count(), 256);
         let mut order = Vec::new();
         while let Some(slot) = free.lowest() {
             order.push(free.ip(slot).unwrap());
             assert!(free.take(slot));
         }
 
-        assert_eq!(order.len(), 256);
+        assert_eq!((order.len(), free.count()), (256, 0));
         assert!(order.iter().all(|ip| !matches!(ip.v4().unwrap().octets(), [.., 0 | 255])));
         let buggy = free.slot("10.0.1.0".parse().unwrap()).unwrap();
         free.put_back(buggy);
-        assert_eq!(free.lowest(), None);
+        assert_eq!((free.lowest(), free.count()), (None, 0));
     }
 
     fn ip(host: u32) -> ServiceIp {

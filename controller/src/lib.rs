@@ -1,17 +1,21 @@
 //! Which Service gets which address.
 //!
-//! [`Allocator`] gives and takes back single addresses, [`plan`] decides for all Services of a configuration, and
-//! [`allocate`] does it for a directory of manifests. [`overrides`] writes drains and choices of owners beside them. Allocation is deterministic and sticky: equal inputs give equal
-//! addresses, and a Service that has a valid address keeps it.
+//! [`Allocator`] gives and takes back single addresses, [`planner`] decides from one change to the next who has which and
+//! what must be written, [`plan`] does so for a whole configuration at once, and [`allocate`] for a directory of
+//! manifests. [`overrides`] writes drains and choices of owners beside them. Allocation is deterministic and sticky: equal
+//! inputs give equal addresses, and a Service that has a valid address keeps it.
 
 pub mod allocate;
 mod allocator;
 #[cfg(test)]
 mod fixtures;
 mod free;
+mod ledger;
 pub mod overrides;
 mod plan;
+pub mod planner;
+mod shares;
 pub mod status_file;
 
 pub use allocator::{Allocator, Refusal};
-pub use plan::{Completeness, Outcome, Plan, plan};
+pub use plan::{Outcome, Plan, plan};

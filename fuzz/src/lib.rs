@@ -18,7 +18,7 @@ pub use insider::gossip_plaintext;
 pub use sealed::gossip_sealed;
 pub use state::{facts, state};
 pub use stream::stream;
-pub use text::{address_range, manifests};
+pub use text::{address_range, configmap, manifests};
 
 /// A target.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +30,9 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "address_range", run: address_range },
+    Target { name: "configmap", run: configmap },
     Target { name: "datagram", run: datagram },
     Target { name: "facts", run: facts },
     Target { name: "frame", run: frame },

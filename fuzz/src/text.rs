@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use garpike_controller_api::manifests::{OVERRIDES_FILE, STATUS_FILE, parse_documents};
-use garpike_controller_api::{AddressRange, Objects, Scope, desired, validate};
+use garpike_controller_api::{AddressRange, Objects, Scope, desired, legacy, validate};
 use garpike_election::{Member, Members, NodeName, NodeState, Selection, ServiceIp, elect};
 
 /// Reads manifests, a status file and a file of overrides, judges them and elects with the result.
@@ -42,6 +42,25 @@ pub fn manifests(data: &[u8]) {
     for (ip, elected) in &assignment.addresses {
         assert_eq!(elected.owner().is_none(), elected.unowned.is_some(), "{ip} has {elected:?}");
         assert!(elected.ranked.iter().all(|node| !desired.excluded.contains(node)), "{ip} has {elected:?}");
+    }
+}
+
+/// Converts a configuration of an old release and reads the result.
+///
+/// # Panics
+///
+/// When a problem is not one plain line, or a result cannot be written or read as manifests.
+pub fn configmap(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (resources, mut problems) = legacy::convert("fuzz.yaml", text);
+    let yaml = legacy::render(&resources).expect("what was read as YAML can be written as YAML");
+    let (objects, complaints) = parse_documents("result.yaml", &yaml);
+    problems.extend(complaints);
+    problems.extend(validate(&objects, &Scope::default()).1);
+    for problem in problems {
+        let line = problem.to_string();
+        assert!(!line.contains("is not YAML") || resources.is_empty(), "the result is not YAML: {line}");
+        assert!(!line.chars().any(char::is_control), "a problem is not one plain line: {line:?}");
     }
 }
 

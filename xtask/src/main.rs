@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask test|lint|fuzz|setup`.
+//! Developer commands: `cargo xtask test|lint|fuzz|crds|crd-facts|setup`.
 //!
 //! Each prints the commands that it runs and stops at the first that fails.
 #![expect(clippy::print_stderr, reason = "it is a command line program")]
@@ -26,6 +26,10 @@ enum Xtask {
         /// Only this target
         target: Option<String>,
     },
+    /// Writes deploy/crds from the types in controller/api
+    Crds,
+    /// Writes the facts of MetalLB's definitions, which a test compares with ours; needs Go
+    CrdFacts,
     /// Installs what `lint` needs beyond the toolchain
     #[command(subcommand)]
     Setup(Setup),
@@ -53,9 +57,37 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Test => test(),
         Xtask::Lint => lint(),
         Xtask::Fuzz { seconds, target } => fuzz(*seconds, target.as_deref()),
+        Xtask::Crds => crds(&["write", "deploy/crds"]),
+        Xtask::CrdFacts => crd_facts(),
         Xtask::Setup(Setup::Deny) => setup_deny(),
     }
 }
+
+fn crds(arguments: &[&str]) -> Result<()> {
+    cargo(&[&["run", "--package", "garpike-controller-api", "--example", "crds", "--"], arguments].concat())
+}
+
+/// Reads the definitions in MetalLB's Go module, from the module proxy or the user's module cache.
+fn crd_facts() -> Result<()> {
+    // Outside every Go module, so that none is changed.
+    let download = Command::new("go")
+        .args(["mod", "download", "-json", METALLB])
+        .current_dir(std::env::temp_dir())
+        .output()
+        .context("cannot run go; install Go 1.24 or later")?;
+    let answer = String::from_utf8_lossy(&download.stdout);
+    let dir = answer.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.strip_suffix("\","));
+    let Some(dir) = dir.filter(|_| download.status.success()) else {
+        bail!("cannot download {METALLB}: {answer}{}", String::from_utf8_lossy(&download.stderr));
+    };
+    crds(&["facts", &format!("{dir}/config/crd/bases"), FACTS])
+}
+
+/// The module that the definitions are compared with.
+const METALLB: &str = "go.universe.tf/metallb@v0.16.1";
+
+/// Its definitions without their texts.
+const FACTS: &str = "controller/api/tests/metallb-0.16.1-crds.json";
 
 fn test() -> Result<()> {
     eprintln!("xtask: needs the Rust toolchain only; installs nothing");

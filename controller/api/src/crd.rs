@@ -1,11 +1,22 @@
-//! The custom resources of group `metallb.io` that Garpike obeys, with exactly MetalLB's field names.
+//! The custom resources of group `metallb.io`, with exactly MetalLB's field names.
 //!
-//! These types say what can be written, not what is right: [`crate::validate`] gives them a meaning.
+//! These types say what can be written, not what is right: [`crate::validate`] gives them a meaning. The definitions that
+//! the API server is given are made from them by [`definitions`].
+
+mod definition;
+mod states;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use definition::definitions;
+pub use states::{
+    Community, CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState,
+    ConfigurationStateSpec, ConfigurationStateStatus, InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec,
+    ServiceL2StatusStatus,
+};
 
 /// Addresses that may be given to Services.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,7 +26,12 @@ use serde::{Deserialize, Serialize};
     kind = "IPAddressPool",
     plural = "ipaddresspools",
     namespaced,
-    derive = "PartialEq"
+    status = "IPAddressPoolStatus",
+    derive = "PartialEq",
+    doc = "Addresses that may be given to Services.",
+    printcolumn = r#"{"name": "Auto Assign", "jsonPath": ".spec.autoAssign", "type": "boolean"}"#,
+    printcolumn = r#"{"name": "Avoid Buggy IPs", "jsonPath": ".spec.avoidBuggyIPs", "type": "boolean"}"#,
+    printcolumn = r#"{"name": "Addresses", "jsonPath": ".spec.addresses", "type": "string"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
@@ -23,13 +39,33 @@ pub struct IPAddressPoolSpec {
     pub addresses: Vec<String>,
     /// Whether Services get addresses of this pool without asking for it; yes when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
     pub auto_assign: Option<bool>,
     /// Whether IPv4 addresses that end in .0 or .255 are left unused; no when absent.
     #[serde(default, rename = "avoidBuggyIPs", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub avoid_buggy_ips: Option<bool>,
     /// Keeps the pool for some Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// How much of a pool is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAddressPoolStatus {
+    /// How many IPv4 addresses Services have.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_ipv4: i64,
+    /// How many IPv6 addresses Services have.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_ipv6: i64,
+    /// How many IPv4 addresses are free.
+    #[serde(rename = "availableIPv4")]
+    pub available_ipv4: i64,
+    /// How many IPv6 addresses are free.
+    #[serde(rename = "availableIPv6")]
+    pub available_ipv6: i64,
 }
 
 /// For which Services a pool is kept. Its presence alone takes the pool out of general use.
@@ -38,6 +74,7 @@ pub struct IPAddressPoolSpec {
 pub struct ServiceAllocation {
     /// The pool with the lowest positive number is tried first; 0 or absent is tried last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = definition::without_format)]
     pub priority: Option<i64>,
     /// The names of the namespaces whose Services may use the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,7 +95,14 @@ pub struct ServiceAllocation {
     kind = "L2Advertisement",
     plural = "l2advertisements",
     namespaced,
-    derive = "PartialEq"
+    status = "L2AdvertisementStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Which addresses are announced by ARP and NDP, and where.",
+    printcolumn = r#"{"name": "IPAddressPools", "jsonPath": ".spec.ipAddressPools", "type": "string"}"#,
+    printcolumn = r#"{"name": "IPAddressPool Selectors", "jsonPath": ".spec.ipAddressPoolSelectors", "type": "string"}"#,
+    printcolumn = r#"{"name": "Interfaces", "jsonPath": ".spec.interfaces", "type": "string"}"#,
+    printcolumn = r#"{"name": "Node Selectors", "jsonPath": ".spec.nodeSelectors", "type": "string", "priority": 10}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
@@ -92,3 +136,7 @@ pub struct PreferredNodeSelector {
     /// The labels of the nodes; an empty selector matches every node.
     pub preference: LabelSelector,
 }
+
+/// Nothing: nobody writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct L2AdvertisementStatus {}

@@ -7,6 +7,7 @@
 pub mod config;
 mod crd;
 mod desired;
+pub mod legacy;
 pub mod manifests;
 mod objects;
 mod overrides;
@@ -20,7 +21,10 @@ mod validate;
 
 pub use config::Config;
 pub use crd::{
-    IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector, ServiceAllocation,
+    Community, CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState,
+    ConfigurationStateSpec, ConfigurationStateStatus, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus,
+    InterfaceInfo, L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector,
+    ServiceAllocation, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus, definitions,
 };
 pub use desired::{Move, desired};
 pub use objects::{ObjectKey, Objects, Source, Sourced};
@@ -29,4 +33,4 @@ pub use problem::{FieldPath, Problem, Severity};
 pub use range::{AddressRange, Family, InvalidRange};
 pub use selector::{InvalidSelector, Labels, Selector};
 pub use sharing::{Clash, Port, Sharing, SharingKey};
-pub use validate::{Scope, validate};
+pub use validate::{Claim, Scope, judge_service, validate};

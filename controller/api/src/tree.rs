@@ -44,7 +44,7 @@ impl Lines {
     }
 
     /// The line of `path`, or of the part of it that exists.
-    fn line_of(&self, path: &FieldPath) -> u32 {
+    pub(crate) fn line_of(&self, path: &FieldPath) -> u32 {
         let mut at = self;
         for step in path.steps() {
             match at.inside(step) {

@@ -21,6 +21,8 @@ use crate::objects::{ObjectKey, Objects, Source, Sourced};
 use crate::problem::{FieldPath, Problem, Severity};
 use crate::{Labels, Selector};
 
+pub use services::{Claim, judge_service};
+
 /// Which objects are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {

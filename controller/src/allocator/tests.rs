@@ -206,13 +206,13 @@ proptest! {
                 }
             }
             model.check()?;
-            prop_assert_eq!(&model.holders, &allocator.holders);
+            prop_assert_eq!(&model.holders, &holders(&allocator));
         }
         for name in 0..8 {
             allocator.release(&key(&format!("s{name}")));
         }
-        prop_assert_eq!(&allocator.holders, &BTreeMap::new());
-        prop_assert_eq!(&allocator.shared, &BTreeMap::new());
+        prop_assert_eq!(holders(&allocator), BTreeMap::new());
+        prop_assert_eq!(allocator.counts(), Allocator::new(&pools).counts());
         let mut fresh = Allocator::new(&pools);
         for name in 0..24 {
             let service = service(&format!("s{name}"));
@@ -255,16 +255,60 @@ struct Model<'a> {
 impl Model<'_> {
     fn assign(&mut self, service: &Service) -> Option<Vec<ServiceIp>> {
         let before = self.holders.clone();
+        let held: Vec<ServiceIp> =
+            self.holders.iter().filter(|(_, holders)| holders.contains_key(&service.key)).map(|(ip, _)| *ip).collect();
         self.release(&service.key);
-        let ips = self.choose(service);
+        let ips = self.salvage(service, &held).or_else(|| self.choose(service));
         let Some(ips) = ips else {
             self.holders = before;
             return None;
         };
         for ip in &ips {
-            self.holders.entry(*ip).or_default().insert(service.key.clone(), service.sharing.clone());
+            let sharing = if service.sharing.key.shares() { service.sharing.clone() } else { Sharing::default() };
+            self.holders.entry(*ip).or_default().insert(service.key.clone(), sharing);
         }
         Some(ips)
+    }
+
+    /// What it had, as far as that is right; else nothing.
+    fn salvage(&self, service: &Service, held: &[ServiceIp]) -> Option<Vec<ServiceIp>> {
+        let pool = self.pools.containing(*held.first()?)?;
+        let in_pool = service.pool.as_ref().is_none_or(|wanted| *wanted == pool.name);
+        if !in_pool || !pool.admits(service) {
+            return None;
+        }
+        let mine = |family: Family| {
+            let clash = |ip: &ServiceIp| {
+                self.holders.get(ip).into_iter().flatten().any(|(_, other)| service.sharing.clash(other).is_some())
+            };
+            held.iter().copied().find(|ip| Family::of(*ip) == family && !clash(ip))
+        };
+        let new = |family| self.first(service, pool, family);
+        let (v4, v6) = (mine(Family::V4), mine(Family::V6));
+        match service.families {
+            // A pair is one of its forms.
+            Families::Unspecified if held.len() == 2 && v4.is_some() && v6.is_some() => Some(vec![v4?, v6?]),
+            Families::Unspecified => v4.or(v6).map(|ip| vec![ip]),
+            Families::Single(Family::V4) => v4.map(|ip| vec![ip]),
+            Families::Single(Family::V6) => v6.map(|ip| vec![ip]),
+            Families::PreferDual(_) if held.len() == 1 => v4.or(v6).map(|ip| vec![ip]),
+            Families::PreferDual(_) | Families::RequireDual => match (v4, v6) {
+                (None, None) => None,
+                (Some(v4), Some(v6)) => Some(vec![v4, v6]),
+                (v4, v6) => match (v4.or_else(|| new(Family::V4)), v6.or_else(|| new(Family::V6))) {
+                    (Some(v4), Some(v6)) => Some(vec![v4, v6]),
+                    _ if service.families == Families::RequireDual => None,
+                    (v4, v6) => v4.or(v6).map(|ip| vec![ip]),
+                },
+            },
+        }
+    }
+
+    fn first(&self, service: &Service, pool: &Pool, family: Family) -> Option<ServiceIp> {
+        let all = pool.ranges.iter().flat_map(walk);
+        all.filter(|ip| Family::of(*ip) == family && !pool.avoids(*ip)).find(|ip| {
+            self.holders.get(ip).into_iter().flatten().all(|(_, other)| service.sharing.clash(other).is_none())
+        })
     }
 
     fn release(&mut self, key: &ServiceKey) {
@@ -286,15 +330,10 @@ impl Model<'_> {
     }
 
     fn choose_from(&self, service: &Service, pools: &[&Pool]) -> Option<Vec<ServiceIp>> {
-        let first = |pool: &Pool, v4: bool| {
-            let all = pool.ranges.iter().flat_map(walk);
-            all.filter(|ip| ip.v4().is_some() == v4 && !pool.avoids(*ip)).find(|ip| {
-                self.holders.get(ip).into_iter().flatten().all(|(_, other)| service.sharing.clash(other).is_none())
-            })
-        };
-        let v4 = |pool: &&Pool| first(pool, true).map(|ip| vec![ip]);
-        let v6 = |pool: &&Pool| first(pool, false).map(|ip| vec![ip]);
-        let both = |pool: &&Pool| Some(vec![first(pool, true)?, first(pool, false)?]);
+        let v4 = |pool: &&Pool| self.first(service, pool, Family::V4).map(|ip| vec![ip]);
+        let v6 = |pool: &&Pool| self.first(service, pool, Family::V6).map(|ip| vec![ip]);
+        let both =
+            |pool: &&Pool| Some(vec![self.first(service, pool, Family::V4)?, self.first(service, pool, Family::V6)?]);
         match service.families {
             Families::Unspecified | Families::Single(Family::V4) => pools.iter().find_map(v4),
             Families::Single(Family::V6) => pools.iter().find_map(v6),
@@ -318,6 +357,13 @@ impl Model<'_> {
         }
         Ok(())
     }
+}
+
+fn holders(allocator: &Allocator) -> BTreeMap<ServiceIp, BTreeMap<ServiceKey, Sharing>> {
+    let all = allocator.pools().iter().flat_map(|pool| pool.ranges.iter().flat_map(walk));
+    let held = all.map(|ip| (ip, allocator.ledger.holders(ip)));
+    let holders = held.map(|(ip, of)| (ip, of.map(|one| (one.key.clone(), one.sharing.clone())).collect()));
+    holders.filter(|(_, of): &(_, BTreeMap<_, _>)| !of.is_empty()).collect()
 }
 
 fn walk(range: &AddressRange) -> Vec<ServiceIp> {

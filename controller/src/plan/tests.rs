@@ -1,4 +1,4 @@
-use garpike_controller_api::config::{Pool, PoolName, Pools};
+use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request};
 use garpike_controller_api::{Clash, Family};
 use proptest::prelude::*;
 

@@ -70,11 +70,12 @@ impl Reader {
                 self.complain(problem.of(object).mend("move it to another file"), &tree.lines);
             }
             Kind::Pool => {
+                let tree = without_status(tree);
                 let sourced = self.read(tree, &kind, Some(SYSTEM_NAMESPACE), &schema::POOL);
                 self.insert(sourced, |objects| &mut objects.pools, &kind);
             }
             Kind::Advertisement => {
-                let tree = with_spec(tree);
+                let tree = with_spec(without_status(tree));
                 let sourced = self.read(tree, &kind, Some(SYSTEM_NAMESPACE), &schema::L2_ADVERTISEMENT);
                 self.insert(sourced, |objects| &mut objects.advertisements, &kind);
             }
@@ -163,6 +164,14 @@ impl Reader {
     fn complain(&mut self, problem: Problem, lines: &Lines) {
         self.problems.push(lines.locate(problem, self.file.clone()));
     }
+}
+
+/// What a controller once reported is not what somebody wrote, and may be of any shape.
+fn without_status(mut tree: Tree) -> Tree {
+    if let Value::Object(fields) = &mut tree.value {
+        fields.remove("status");
+    }
+    tree
 }
 
 /// An advertisement without `spec` means the same as one with an empty one.

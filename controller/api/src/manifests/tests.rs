@@ -140,6 +140,15 @@ fn a_directory_that_is_not_there_is_an_error_with_its_name() {
 }
 
 #[test]
+fn a_status_that_somebody_left_in_a_pool_or_advertisement_is_of_any_shape() {
+    let advertisement = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: all}\n";
+    for status in ["status: {}\n", "status: {assignedIPv4: many}\n", "status: gone\n"] {
+        let (objects, problems) = parse_documents("a.yaml", &format!("{POOL}{status}---\n{advertisement}{status}"));
+        assert_eq!((names(&objects).len(), objects.advertisements.len(), lines(&problems)), (1, 1, vec![]), "{status}");
+    }
+}
+
+#[test]
 fn the_status_file_gives_addresses_and_no_services() {
     let text =
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nstatus: {loadBalancer: {ingress: [{ip: 10.0.0.1}]}}\n";

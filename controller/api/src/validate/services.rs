@@ -13,6 +13,43 @@ use crate::objects::{ObjectKey, Objects, Source, Sourced};
 use crate::problem::{FieldPath, Problem};
 use crate::sharing::{Port, Sharing, SharingKey};
 
+/// What a Service is to us.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// It is to have addresses from us.
+    Ours(Box<Service>),
+    /// It is of another type than LoadBalancer, so it is to have none.
+    OtherType,
+    /// It is for another load balancer, by its `spec.loadBalancerClass`.
+    OtherClass,
+    /// It is ours and broken, so nobody can tell what it is to have.
+    Broken,
+}
+
+/// What one Service is to us, judged by itself.
+pub fn judge_service(
+    key: &ObjectKey,
+    sourced: &Sourced<ServiceObject>,
+    scope: &Scope,
+    pools: &Pools,
+) -> (Claim, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let spec = sourced.object.spec.clone().unwrap_or_default();
+    if spec.type_.as_deref() != Some("LoadBalancer") {
+        return (Claim::OtherType, problems);
+    }
+    if spec.load_balancer_class != scope.load_balancer_class {
+        return (Claim::OtherClass, problems);
+    }
+    let held = held(key, sourced, None, &mut problems);
+    let mut complaints = Complaints::new(Subject { kind: "Service", key }, &sourced.source, &mut problems);
+    let claim = match read(key, sourced, &spec, held, pools, &mut complaints) {
+        Some(service) => Claim::Ours(Box::new(service)),
+        None => Claim::Broken,
+    };
+    (claim, problems)
+}
+
 /// The Services that are ours and right.
 pub(super) fn validate(
     objects: &Objects,
