@@ -162,7 +162,9 @@ impl Sessions {
             Asked::Sender(..) => return Err(Rejected::Unasked),
         };
         if !self.proven.contains_key(&sender.process) {
-            self.forget_silent(now);
+            if self.proven.len() >= PROVEN_MAX {
+                self.forget_silent(now);
+            }
             if self.proven.len() >= PROVEN_MAX {
                 return Err(Rejected::Busy);
             }
