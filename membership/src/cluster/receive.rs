@@ -162,7 +162,7 @@ impl Cluster {
             // That it was heard is all it says.
             Message::Pong => {}
             Message::Vote(vote) => self.handle_vote(name, &vote),
-            Message::Notice(notice) => self.handle_notice(from, datagram.process, &notice),
+            Message::Notice(notice) => self.handle_notice(from, name, datagram.process, &notice),
             Message::NoticeHeld(id) => self.handle_notice_held(name, id),
             Message::Challenge(_) | Message::Answer(..) => return Err(Rejected::Malformed),
         }
