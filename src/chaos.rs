@@ -104,7 +104,7 @@ struct Simulate {
     /// How fast and how careful the speakers detect deaths
     #[arg(long, value_enum, default_value_t = sim::Speed::Default)]
     profile: sim::Speed,
-    /// How many hosts die in `crash-many` [default: 3, or 2 of fewer than ten]
+    /// How many hosts die in `crash` and `crash-many` [default: 1; 3, or 2 of fewer than ten]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
     dead: Option<u16>,
     /// How long the fault lasts, where it ends; otherwise the seed decides

@@ -35,6 +35,16 @@ fn many_deaths_at_once_are_known() {
 }
 
 #[test]
+fn a_crash_of_so_many_hosts_is_one_of_many() {
+    let crash = Config { dead: Some(3), ..of(10) };
+
+    let known = |scenario| good(scenario, crash, 3).all_know_ms.unwrap().to_string();
+
+    assert_eq!(known(Scenario::Crash), known(Scenario::CrashMany));
+    assert_ne!(known(Scenario::Crash), good(Scenario::Crash, of(10), 3).all_know_ms.unwrap().to_string());
+}
+
+#[test]
 fn the_survivor_of_two_asks_the_gateway_and_claims() {
     let known = good(Scenario::TwoNodes, of(2), 40).all_know_ms.unwrap();
 

@@ -1,6 +1,7 @@
 //! foca, with its effects as data.
 //!
-//! Every call may leave datagrams, timers and notifications behind; [`Swim::take_effects`] gives them.
+//! Every call may leave datagrams, timers and notifications behind; [`Swim::take_effects`] gives them. foca itself
+//! remembers whomever it hears of; here it hears of nobody more when [`NODES_MAX`] nodes are remembered, the dead included.
 
 use std::mem;
 use std::time::Duration;
@@ -8,14 +9,25 @@ use std::time::Duration;
 use foca::{Foca, Incarnation, Member, NoCustomBroadcast, Notification, OwnedNotification, State, Timer};
 use garpike_election::NodeName;
 use rand::rngs::StdRng;
+use thiserror::Error;
 
 use crate::codec::Codec;
+use crate::facts::NODES_MAX;
 use crate::{Identity, Profile, config, metrics};
 
 /// The SWIM protocol.
 pub(crate) struct Swim {
     foca: Foca<Identity, Codec, StdRng, NoCustomBroadcast>,
     effects: Effects,
+}
+
+/// Whether what this node has learnt is to be gossiped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spread {
+    /// Somebody may not know it yet.
+    Further,
+    /// Everybody else knows it.
+    No,
 }
 
 /// What foca wants done.
@@ -54,8 +66,12 @@ impl Swim {
         self.active().any(|member| member.id() == identity)
     }
 
-    pub(crate) fn handle_data(&mut self, data: &[u8]) -> Result<(), foca::Error> {
-        self.foca.handle_data(data, &mut self.effects)
+    /// Takes in a datagram of foca. One that comes while there is room may name as many nodes as fit into it.
+    pub(crate) fn handle_data(&mut self, data: &[u8]) -> Result<(), RefusedData> {
+        if self.room() == 0 {
+            return Err(RefusedData::Full);
+        }
+        Ok(self.foca.handle_data(data, &mut self.effects)?)
     }
 
     pub(crate) fn handle_timer(&mut self, timer: Timer<Identity>) {
@@ -77,8 +93,9 @@ impl Swim {
     }
 
     /// Takes in members that another node knows.
-    pub(crate) fn introduce(&mut self, identities: impl Iterator<Item = Identity>) {
-        note(self.foca.apply_many(identities.map(Member::alive), true, &mut self.effects));
+    pub(crate) fn introduce(&mut self, identities: impl Iterator<Item = Identity>, spread: Spread) {
+        let members = identities.take(self.room()).map(Member::alive);
+        note(self.foca.apply_many(members, spread == Spread::Further, &mut self.effects));
     }
 
     /// Gives up the identity that the others have declared dead.
@@ -104,6 +121,20 @@ impl Swim {
     pub(crate) fn take_effects(&mut self) -> Effects {
         mem::take(&mut self.effects)
     }
+
+    /// How many more nodes may be remembered.
+    fn room(&self) -> usize {
+        NODES_MAX.saturating_sub(self.foca.iter_membership_state().len())
+    }
+}
+
+/// Why a datagram of foca was not taken in.
+#[derive(Debug, Error)]
+pub(crate) enum RefusedData {
+    #[error("{NODES_MAX} nodes are remembered, there is no room for another")]
+    Full,
+    #[error(transparent)]
+    Foca(#[from] foca::Error),
 }
 
 impl Effects {
@@ -132,4 +163,77 @@ fn note(result: Result<(), foca::Error>) {
         tracing::debug!(%error, "foca");
         metrics::foca_error();
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use bytes::BufMut as _;
+    use foca::{Codec as _, Header};
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::{Generation, ProcessId};
+
+    #[test]
+    fn whoever_is_named_no_more_nodes_are_remembered_than_there_may_be() {
+        let mut swim = Swim::new(identity(0), Profile::Default, StdRng::seed_from_u64(1));
+        let mut refused = 0;
+
+        for first in (2..2 * NODES_MAX).step_by(NAMED) {
+            refused += swim.handle_data(&naming(first..first + NAMED)).map_or(1, |()| 0);
+        }
+        swim.introduce((3 * NODES_MAX..3 * NODES_MAX + 10).map(identity), Spread::Further);
+
+        let known = swim.known().count();
+        assert!((NODES_MAX..=NODES_MAX + NAMED).contains(&known), "{known}");
+        assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
+    fn what_is_introduced_at_once_is_bounded_too() {
+        let mut swim = Swim::new(identity(0), Profile::Default, StdRng::seed_from_u64(1));
+
+        swim.introduce((1..2 * NODES_MAX).map(identity), Spread::No);
+
+        assert_eq!(swim.known().count(), NODES_MAX);
+    }
+
+    #[test]
+    fn only_what_somebody_may_not_know_is_gossiped() {
+        for (spread, told) in [(Spread::Further, 5), (Spread::No, 0)] {
+            let mut swim = Swim::new(identity(0), Profile::Default, StdRng::seed_from_u64(1));
+
+            swim.introduce((1..=5).map(identity), spread);
+
+            assert_eq!((swim.active().count(), swim.foca.updates_backlog()), (5, told), "{spread:?}");
+        }
+    }
+
+    /// A datagram of node 1 that names these nodes.
+    fn naming(nodes: Range<usize>) -> Vec<u8> {
+        let (src, dst) = (identity(1), identity(0));
+        let mut data = Vec::new();
+        Codec
+            .encode_header(&Header { src, src_incarnation: 0, dst, message: foca::Message::Gossip }, &mut data)
+            .unwrap();
+        data.put_u16(nodes.len().try_into().unwrap());
+        for node in nodes {
+            Codec.encode_member(&Member::alive(identity(node)), &mut data).unwrap();
+        }
+        data
+    }
+
+    fn identity(node: usize) -> Identity {
+        Identity {
+            name: NodeName::new(&format!("n{node}")).unwrap(),
+            generation: Generation(1),
+            process: ProcessId(1),
+            gossip: "192.0.2.1:7946".parse().unwrap(),
+        }
+    }
+
+    /// So many fit into a datagram.
+    const NAMED: usize = 30;
 }

@@ -61,7 +61,7 @@ pub struct Outcome {
 /// Runs `scenario` once.
 pub fn run(scenario: Scenario, config: Config, seed: u64) -> Outcome {
     let config = Config { nodes: scenario.nodes(config.nodes), ..config };
-    match scenario {
+    match scenario.with_dead(config.dead) {
         Scenario::BootAll => Run::boot_all(config, seed),
         Scenario::Join => Run::join(config, seed),
         Scenario::JoinStorm => Run::join_storm(config, seed),

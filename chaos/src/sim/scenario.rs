@@ -93,7 +93,7 @@ pub struct Config {
     pub rest: Duration,
     /// How fast and how careful the speakers detect deaths.
     pub profile: Profile,
-    /// How many hosts die in [`Scenario::CrashMany`].
+    /// How many hosts die in [`Scenario::Crash`] and [`Scenario::CrashMany`].
     pub dead: Option<usize>,
     /// How long the fault lasts where it ends; otherwise the seed decides.
     pub lasts: Option<Duration>,
@@ -156,6 +156,11 @@ impl Scenario {
     /// Its name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// A crash of several hosts is another scenario, with targets of its own.
+    pub(super) fn with_dead(self, dead: Option<usize>) -> Self {
+        if self == Self::Crash && dead.is_some_and(|dead| dead > 1) { Self::CrashMany } else { self }
     }
 
     /// How many hosts it has when so many are wanted.

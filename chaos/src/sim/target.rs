@@ -49,7 +49,7 @@ pub(super) fn targets(scenario: Scenario, config: Config, figures: &Figures, see
     };
     let loss_at_most = |percent| config.loss_percent <= percent;
     let all_know_p99 = "milliseconds until all know, p99";
-    match (scenario, config.profile) {
+    match (scenario.with_dead(config.dead), config.profile) {
         (Scenario::Crash | Scenario::TwoNodes, Profile::Default) if config.nodes == 2 => {
             p99(all_know_p99, 250.0, figures.all_know);
         }

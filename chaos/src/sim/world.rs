@@ -104,7 +104,7 @@ impl World {
         let capacity = nodes + spare;
         let ports = (0..capacity).map(|index| index % racks).chain(0..racks).collect();
         let address = |index| HostAddress { index, rack: index % racks };
-        let seeds = (0..capacity.min(SEEDS_MAX)).map(|index| address(index).gossip()).collect();
+        let seeds = || (0..capacity.min(SEEDS_MAX)).map(|index| address(index).gossip()).collect();
         let mut world = Self {
             clock,
             network: Network::new(ports, loss, Xoshiro256PlusPlus::from_rng(&mut rng)),
@@ -115,7 +115,7 @@ impl World {
             racks,
             client: Client::new(racks),
             judge: Judge::new(),
-            plan: Plan { desired, sealing, profile, seeds, gateways, start: clock.start },
+            plan: Plan { desired, sealing, profile, seeds: Vec::new(), gateways, start: clock.start },
             paused_since: BTreeMap::new(),
             changed: false,
             recorded: None,
@@ -124,8 +124,15 @@ impl World {
             sent: Sent::default(),
         };
         match start {
-            Start::Join { within } => world.boot(nodes, within),
-            Start::Formed => world.form(nodes),
+            Start::Join { within } => {
+                world.plan.seeds = seeds();
+                world.boot(nodes, within);
+            }
+            Start::Formed => {
+                world.form(nodes);
+                // For those who come later.
+                world.plan.seeds = seeds();
+            }
         }
         world
     }
@@ -156,7 +163,7 @@ impl World {
     }
 
     /// Makes a cluster that has existed for long: everybody knows what everybody says, and has proved itself to those
-    /// that it speaks to.
+    /// that it speaks to. Nobody looks for seeds: all are ready from the beginning, and nobody's state is news.
     fn form(&mut self, nodes: usize) {
         for index in 0..nodes {
             self.add_host(name_of(index));

@@ -11,6 +11,7 @@ use super::Cluster;
 use crate::facts::{Facts, NODES_MAX};
 use crate::notice::{Force, Notice};
 use crate::peers::End;
+use crate::swim::Spread;
 use crate::watch::votes::Charge;
 use crate::{Identity, Rejected, codec};
 
@@ -68,7 +69,9 @@ impl Cluster {
     /// Whether foca does not know this life of another node, nor a later one.
     pub(super) fn is_news(&self, identity: &Identity) -> bool {
         let ended = |dead: &crate::peers::Dead| identity.generation <= dead.identity.generation;
+        let member = self.peers.get(&identity.name).is_some_and(|peer| peer.identity == *identity);
         identity.name != self.config.local
+            && !member
             && !self.peers.dead(&identity.name).is_some_and(ended)
             && self
                 .swim
@@ -92,7 +95,9 @@ impl Cluster {
                 self.hold_down.handle(notice, now);
             }
         }
-        self.swim.introduce(news.into_iter());
+        // Who knew nobody has learnt nothing that those who told it would not know.
+        let spread = if self.peers.is_empty() { Spread::No } else { Spread::Further };
+        self.swim.introduce(news.into_iter(), spread);
         self.settle();
         for facts in state.facts.into_iter().take(NODES_MAX).filter(Facts::fit) {
             self.learn(facts);

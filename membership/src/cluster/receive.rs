@@ -18,7 +18,7 @@ use crate::facts::{Facts, News};
 use crate::message::{FactsHeld, Message};
 use crate::session::{Answered, Held};
 use crate::suspicion::Suspicions;
-use crate::swim::Swim;
+use crate::swim::{Spread, Swim};
 use crate::{Event, Identity, Path, Rejected, Request, envelope, metrics};
 
 impl Cluster {
@@ -151,7 +151,7 @@ impl Cluster {
             Message::FactsHeld(held) => {
                 if (held.generation, held.version) == self.own.age() {
                     self.deliveries.acknowledged(name, &Item::Facts);
-                    self.stale |= self.phase == Phase::Joining;
+                    self.stale |= self.phase == Phase::Joining && !self.deliveries.has_facts();
                 }
             }
             Message::Heartbeat(number) => self.watching.heartbeat(name, number, self.now),
@@ -162,7 +162,7 @@ impl Cluster {
             // That it was heard is all it says.
             Message::Pong => {}
             Message::Vote(vote) => self.handle_vote(name, &vote),
-            Message::Notice(notice) => self.handle_notice(from, datagram.process, &notice),
+            Message::Notice(notice) => self.handle_notice(from, name, datagram.process, &notice),
             Message::NoticeHeld(id) => self.handle_notice_held(name, id),
             Message::Challenge(_) | Message::Answer(..) => return Err(Rejected::Malformed),
         }
@@ -258,7 +258,7 @@ impl Cluster {
             self.stale = true;
             if self.is_news(&author) {
                 // It speaks before foca has heard of it.
-                self.swim.introduce(std::iter::once(author));
+                self.swim.introduce(std::iter::once(author), Spread::Further);
             } else {
                 self.follow_facts(&author.name, before);
             }

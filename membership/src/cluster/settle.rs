@@ -151,7 +151,7 @@ impl Cluster {
 
     /// Tells what has changed among the members since the last input.
     fn review_members(&mut self) {
-        if self.members.nodes.contains_key(&self.config.local) != self.counts_itself() {
+        if self.twin.is_some() && self.members.nodes.contains_key(&self.config.local) != self.counts_itself() {
             self.stale = true;
         }
         if !mem::take(&mut self.stale) {

@@ -393,6 +393,27 @@ fn a_rolling_restart_disturbs_nobody() {
 // Partitions
 
 #[test]
+fn a_partition_heals_though_no_seed_of_the_one_side_is_on_the_other() {
+    let mut net = Net::new(1);
+    for node in 1..=4 {
+        net.start(Config { seeds: vec![], ..config(node, 4) });
+    }
+    let states: Vec<Vec<u8>> = (1..=4).map(|node| net.node(node).state()).collect();
+    for node in 1..=4 {
+        net.with(node, |cluster, now| states.iter().for_each(|state| drop(cluster.handle_state(state, now))));
+    }
+    net.run_until(SECOND, Net::all_know_all);
+    net.run(SECOND);
+
+    net.cut(&[1, 2], &[3, 4]);
+    net.run(5 * SECOND);
+    assert_eq!((net.living(1), net.living(3)), (names(&[1, 2]), names(&[3, 4])));
+    net.heal();
+
+    net.run_until(SECOND, Net::all_know_all);
+}
+
+#[test]
 fn a_partition_heals_and_both_sides_know_that_they_were_wrong() {
     for seed in 0..10 {
         let mut net = Net::settled(4, seed);

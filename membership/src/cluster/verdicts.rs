@@ -45,11 +45,11 @@ impl Cluster {
     }
 
     /// Somebody tells a verdict. Every one that is understood is acknowledged, whether or not it changes anything.
-    pub(super) fn handle_notice(&mut self, from: &Path, process: ProcessId, notice: &Notice) {
+    pub(super) fn handle_notice(&mut self, from: &Path, teller: &NodeName, process: ProcessId, notice: &Notice) {
         let held = codec::encode(&notice.id()).expect("an identity is bounded by its name");
         self.send(Kind::NoticeHeld, Some(process), from, &held);
         if notice.subject.name == self.config.local {
-            self.handle_own_notice(notice);
+            self.handle_own_notice(teller, notice);
         } else if notice.force == Force::InForce && self.carry_out(notice) {
             metrics::verdict(notice.charge, metrics::By::Notice);
         }
@@ -73,8 +73,8 @@ impl Cluster {
     }
 
     /// A verdict about this very node, which lives.
-    fn handle_own_notice(&mut self, notice: &Notice) {
-        let identity = self.swim.identity();
+    fn handle_own_notice(&mut self, teller: &NodeName, notice: &Notice) {
+        let generation = self.swim.identity().generation;
         let this_life = notice.subject.process == self.config.process;
         if notice.force == Force::TakenBack {
             if this_life {
@@ -83,7 +83,7 @@ impl Cluster {
             }
             return;
         }
-        if notice.charge == Charge::HostDead && notice.subject.generation <= identity.generation {
+        if notice.charge == Charge::HostDead && notice.subject.generation <= generation {
             self.hold_down.handle(notice, self.now);
         }
         match notice.charge {
@@ -93,13 +93,26 @@ impl Cluster {
                 self.own.go_above(notice.version);
                 self.spread_facts();
             }
-            Charge::HostDead if this_life && notice.subject.generation == identity.generation => {
-                warn!(holders = notice.holders, known = notice.known, "the others had declared this host dead");
-                self.swim.renew();
+            Charge::HostDead if this_life => {
+                if notice.subject.generation == generation {
+                    warn!(holders = notice.holders, known = notice.known, "the others had declared this host dead");
+                    self.swim.renew();
+                }
+                self.return_to(teller);
             }
             Charge::SpeakerGone | Charge::HostDead => {}
         }
         self.review_state();
+    }
+
+    /// Shows whoever takes this node for dead that it lives under another identity. Whole sides of a partition may have
+    /// given each other up, and no seed of the one be on the other.
+    fn return_to(&mut self, teller: &NodeName) {
+        let living = self.peers.get(teller).map(|peer| &peer.identity);
+        let teller = living.or_else(|| Some(&self.peers.dead(teller)?.identity)).cloned();
+        if let Some(teller) = teller {
+            self.swim.announce(teller);
+        }
     }
 
     /// Does what a verdict says, if it concerns the life that is known; tells whether it was news.
