@@ -14,7 +14,7 @@ use garpike_announcer::wire::{self, Ethernet};
 use garpike_election::{MacAddr, NodeName, ServiceIp};
 use thiserror::Error;
 
-use super::{Init, Lab, LabConfig, LabError, Outage, Probe, ProbeError, Role, TapError, echo, now, stand_in};
+use super::{Init, Lab, LabConfig, LabError, Links, Outage, Probe, ProbeError, Role, TapError, echo, now, stand_in};
 
 /// Builds a lab of three nodes, tries every fault and tells what it saw.
 ///
@@ -23,7 +23,7 @@ use super::{Init, Lab, LabConfig, LabError, Outage, Probe, ProbeError, Role, Tap
 /// When the lab cannot be used at all. A fault that does not do what it should is a failed [`Check`].
 pub fn selftest(init: &mut Init) -> Result<Report, SelfTestError> {
     let begun = now();
-    let lab = Lab::build(init, LabConfig { nodes: 3 })?;
+    let lab = Lab::build(init, LabConfig { nodes: 3, links: Links::One })?;
     let mut bench = Bench { built: begun.elapsed(), lab, checks: Vec::new() };
     bench.run()?;
     Ok(Report { checks: bench.checks })

@@ -150,6 +150,22 @@ impl Tapped {
         self.announcements.iter().filter(unasked).count()
     }
 
+    /// When `mac` announced `ip` in a window without being asked.
+    pub fn announced_by(&self, ip: IpAddr, mac: MacAddr, window: RangeInclusive<Instant>) -> Vec<Instant> {
+        let unasked = |seen: &&Announcement| {
+            let says = seen.message.claim() == Some(Claim { ip, mac });
+            says && seen.message.is_gratuitous() && window.contains(&seen.at)
+        };
+        self.announcements.iter().filter(unasked).map(|seen| seen.at).collect()
+    }
+
+    /// Who announced `ip` last in a window without being asked.
+    pub fn last_announcer(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> Option<MacAddr> {
+        let unasked = |seen: &&Announcement| seen.message.is_gratuitous() && window.contains(&seen.at);
+        let mut claims = self.announcements.iter().rev().filter(unasked).filter_map(|seen| seen.message.claim());
+        claims.find(|claim| claim.ip == ip).map(|claim| claim.mac)
+    }
+
     fn claims(&self, ip: IpAddr) -> impl Iterator<Item = (Instant, MacAddr)> {
         self.announcements.iter().filter_map(move |seen| match seen.message.claim() {
             Some(Claim { ip: claimed, mac }) if claimed == ip => Some((seen.at, mac)),
@@ -224,9 +240,9 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const UDP: u8 = 17;
 /// packet(7): every protocol, and what this host sends too.
-const ETH_P_ALL: u16 = 3;
+pub(super) const ETH_P_ALL: u16 = 3;
 /// Enough of every frame to see who it is from; ARP and NDP have at most 86 bytes.
-const FRAME_LEN: usize = 128;
+pub(super) const FRAME_LEN: usize = 128;
 /// Some 10 MB each; at 5 ms and two families a quarter of an hour of answers.
 const MAX_FRAMES: usize = 400_000;
 /// How long a caller of `so_far` or `stop` may have to wait; chosen.
