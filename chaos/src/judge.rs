@@ -17,7 +17,7 @@ use crate::script::Wanted;
 /// The invariants that are judged in a scenario.
 pub(crate) fn invariants(scenario: Scenario) -> BTreeSet<&'static str> {
     let mut judged = BTreeSet::from([VALID, RECOVERS, ONE_OWNER]);
-    if !scenario.hits_all() {
+    if only_some_may_be_announced(scenario) {
         judged.insert(ONLY_MOVED_ARE_ANNOUNCED);
     }
     match scenario.expected() {
@@ -159,7 +159,12 @@ impl Judge<'_> {
 
     /// Who answers the client in the end is who should.
     fn wanted(&mut self) {
-        let Observation { end, records, seen, wanted: Some(wanted), .. } = self.observation else { return };
+        let Observation { end, records, seen, victim, holder, wanted: Some(wanted), .. } = self.observation else {
+            return;
+        };
+        if self.scenario == Scenario::Undrain && holder == victim {
+            self.found(DONE_AS_ASKED, format!("{victim} was drained and had its addresses all the same"));
+        }
         for ip in records.keys() {
             let answers = self.fleet.answered_by(seen, ip.addr(), *end);
             let right = match (wanted, &answers) {
@@ -176,15 +181,16 @@ impl Judge<'_> {
 
     fn announced_only_what_moved(&mut self) {
         let Observation { injected, end, seen, victim, .. } = self.observation;
-        if self.scenario.hits_all() {
+        if !only_some_may_be_announced(self.scenario) {
             return;
         }
         for (ip, owner) in self.owners {
             let is_hit = owner == victim && self.scenario != Scenario::Rest;
             let frames = if is_hit { 0 } else { seen.announced(ip.addr(), *injected..=*end) };
             if frames > 0 {
-                let detail =
-                    format!("{frames} frames announced {ip} of {owner}; hit was {victim} by {}", self.scenario.name());
+                let at = seen.announcers(ip.addr(), *injected..=*end);
+                let by = self.scenario.name();
+                let detail = format!("{frames} frames announced {ip} of {owner} at {at:?}; hit was {victim} by {by}");
                 self.found(ONLY_MOVED_ARE_ANNOUNCED, detail);
             }
         }
@@ -277,6 +283,11 @@ impl Asked {
     fn last_told(&self, window: std::ops::RangeInclusive<std::time::Instant>) -> Option<MacAddr> {
         self.answers.iter().rev().find(|(at, _)| window.contains(at)).map(|(_, mac)| *mac)
     }
+}
+
+/// Not where every node is hit, nor where both sides of a cut may have claimed everything.
+fn only_some_may_be_announced(scenario: Scenario) -> bool {
+    !scenario.hits_all() && scenario != Scenario::Heal
 }
 
 /// The longest of some waits; `None` when one was in vain, or nobody asked.

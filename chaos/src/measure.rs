@@ -14,7 +14,7 @@ use crate::scenario::{Expected, Scenario};
 /// What the onlookers of a trial measured.
 pub(crate) fn measure(fleet: &Fleet<'_>, observation: &Observation, scenario: Scenario, seed: u64) -> Trial {
     let Observation { injected, end, records, seen, victim, used, .. } = observation;
-    let claims = claims(fleet, observation);
+    let claims = claims(fleet, observation, scenario);
     let moves = match scenario.expected() {
         Expected::HandOver | Expected::TakeOver => true,
         Expected::Stay | Expected::Either => false,
@@ -75,11 +75,13 @@ fn measure_fresh(observation: &Observation, scenario: Scenario, trial: &mut Tria
 }
 
 /// Every address that another station claimed after the fault, with the first time.
-fn claims(fleet: &Fleet<'_>, observation: &Observation) -> BTreeMap<ServiceIp, Instant> {
-    let Observation { injected, end, seen, victim, .. } = observation;
-    let Ok(owner) = fleet.lab.host(victim) else { return BTreeMap::new() };
+fn claims(fleet: &Fleet<'_>, observation: &Observation, scenario: Scenario) -> BTreeMap<ServiceIp, Instant> {
+    let Observation { injected, end, seen, holder, .. } = observation;
+    let Ok(owner) = fleet.lab.host(holder) else { return BTreeMap::new() };
     let claims = fleet.ips().iter().filter_map(|ip| Some((*ip, seen.first_claim(ip.addr(), owner.mac, *injected)?.0)));
-    claims.filter(|(ip, _)| seen.announced(ip.addr(), *injected..=*end) > 0).collect()
+    // An answer to a question is no sign of a move, but where the client missed all signs.
+    let moved = |ip: &ServiceIp| scenario == Scenario::UplinkDown || seen.announced(ip.addr(), *injected..=*end) > 0;
+    claims.filter(|(ip, _)| moved(ip)).collect()
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -43,8 +43,10 @@ pub(crate) struct Observation {
     pub(crate) records: BTreeMap<ServiceIp, Record>,
     /// The client's cable.
     pub(crate) seen: Tapped,
-    /// Who answered before.
+    /// Who answered before all this.
     pub(crate) victim: NodeName,
+    /// Who answered last before the fault: another node where the victim had lost its addresses before.
+    pub(crate) holder: NodeName,
     /// From when on a client without a cache could expect to be told something.
     pub(crate) fresh_from: Instant,
     /// What a client without a cache was told; only where one looked on.
@@ -96,11 +98,32 @@ pub(crate) fn observe(
     let lasts = lasts.or(scenario.default_length()).unwrap_or_default();
     let script = Script { scenario, victim: &victim, probed: &probed, lasts };
     script.prepare(fleet, &mut rng)?;
+    let holder = fleet.answered_by(&tap.so_far()?, first.addr(), now()).context("the tap saw no answer")?;
     let (before, since) = (fleet.usage(), now());
     let Happened { at: injected, resumed, wanted } = script.inject(fleet, &mut rng)?;
     watch(&probes, AFTER, live);
+    let patience = match scenario {
+        Scenario::UplinkDown => TOLD_AGAIN_WITHIN,
+        Scenario::Rest
+        | Scenario::Crash
+        | Scenario::LinkDown
+        | Scenario::LinkFlap
+        | Scenario::Kill
+        | Scenario::Term
+        | Scenario::Freeze
+        | Scenario::Rolling
+        | Scenario::TermAll
+        | Scenario::KillThenCrash
+        | Scenario::TermThenCrash
+        | Scenario::Partition
+        | Scenario::Heal
+        | Scenario::Drain
+        | Scenario::Undrain
+        | Scenario::Move
+        | Scenario::Conflict => RECOVERS_WITHIN,
+    };
     for probe in probes.values() {
-        probe.wait_for_answer(RECOVERS_WITHIN);
+        probe.wait_for_answer(patience);
     }
     watch(&probes, AFTER, live);
     let end = now();
@@ -115,7 +138,7 @@ pub(crate) fn observe(
     let records = probes.into_iter().map(|(ip, probe)| (ip, probe.stop())).collect();
     let fresh_from = resumed.unwrap_or(injected);
     let seen = tap.stop()?;
-    Ok(Observation { injected, end, records, seen, victim, fresh_from, asked, kept, wanted, emptied, used })
+    Ok(Observation { injected, end, records, seen, victim, holder, fresh_from, asked, kept, wanted, emptied, used })
 }
 
 /// Lets the client ask for everything anew and waits until it is served.
@@ -174,5 +197,7 @@ const AFTER: Duration = Duration::from_millis(1500);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// Chosen: a client that was told nothing finds out by itself within 50 s; that is a failure, not a failover.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
+/// Chosen: a client that missed the first announcements and is told nothing later finds out by itself within that time.
+const TOLD_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// What was sent before the cache was emptied has arrived; chosen: above a stall of the machine (41 ms).
 const ON_THE_WAY: Duration = Duration::from_millis(100);

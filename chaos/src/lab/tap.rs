@@ -152,18 +152,25 @@ impl Tapped {
 
     /// When `mac` announced `ip` in a window without being asked.
     pub fn announced_by(&self, ip: IpAddr, mac: MacAddr, window: RangeInclusive<Instant>) -> Vec<Instant> {
-        let unasked = |seen: &&Announcement| {
-            let says = seen.message.claim() == Some(Claim { ip, mac });
-            says && seen.message.is_gratuitous() && window.contains(&seen.at)
-        };
-        self.announcements.iter().filter(unasked).map(|seen| seen.at).collect()
+        self.unasked(ip, window).filter(|(_, by)| *by == mac).map(|(at, _)| at).collect()
+    }
+
+    /// Where `ip` was said to be, unasked, in a window.
+    pub fn announcers(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> BTreeSet<MacAddr> {
+        self.unasked(ip, window).map(|(_, mac)| mac).collect()
     }
 
     /// Who announced `ip` last in a window without being asked.
     pub fn last_announcer(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> Option<MacAddr> {
-        let unasked = |seen: &&Announcement| seen.message.is_gratuitous() && window.contains(&seen.at);
-        let mut claims = self.announcements.iter().rev().filter(unasked).filter_map(|seen| seen.message.claim());
-        claims.find(|claim| claim.ip == ip).map(|claim| claim.mac)
+        self.unasked(ip, window).last().map(|(_, mac)| mac)
+    }
+
+    fn unasked(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> impl Iterator<Item = (Instant, MacAddr)> {
+        let unasked = move |seen: &&Announcement| window.contains(&seen.at) && seen.message.is_gratuitous();
+        let announced = self.announcements.iter().filter(unasked);
+        announced.filter_map(move |seen| {
+            seen.message.claim().filter(|claim| claim.ip == ip).map(|claim| (seen.at, claim.mac))
+        })
     }
 
     fn claims(&self, ip: IpAddr) -> impl Iterator<Item = (Instant, MacAddr)> {
@@ -266,6 +273,8 @@ mod tests {
         assert_eq!(seen.first_claim(ip, OLD, start + ms(90)), None);
         assert_eq!(seen.claimants(ip, start..=start + ms(90)), BTreeSet::from([OLD, NEW]));
         assert_eq!(seen.announced(ip, start..=start + ms(89)), 1);
+        assert_eq!(seen.announced_by(ip, NEW, start..=start + ms(90)), [start + ms(90)]);
+        assert_eq!(seen.last_announcer(ip, start..=start + ms(89)), Some(OLD));
         assert_eq!(seen.announced(IpAddr::from([192, 168, 10, 2]), start..=start + ms(90)), 0);
     }
 
