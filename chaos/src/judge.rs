@@ -287,7 +287,7 @@ impl Asked {
 
 /// Not where every node is hit, nor where both sides of a cut may have claimed everything.
 fn only_some_may_be_announced(scenario: Scenario) -> bool {
-    !scenario.hits_all() && scenario != Scenario::Heal
+    !scenario.hits_all() && scenario.expected() != Expected::Either
 }
 
 /// The longest of some waits; `None` when one was in vain, or nobody asked.

@@ -95,7 +95,7 @@ pub(crate) fn observe(
     let first = probed.first().context("no family is probed")?;
     let victim = fleet.answered_by(&tap.so_far()?, first.addr(), now()).context("the tap saw no answer")?;
 
-    let lasts = lasts.or(scenario.default_length()).unwrap_or_default();
+    let lasts = lasts.or_else(|| scenario.default_length()).unwrap_or_default();
     let script = Script { scenario, victim: &victim, probed: &probed, lasts };
     script.prepare(fleet, &mut rng)?;
     let holder = fleet.answered_by(&tap.so_far()?, first.addr(), now()).context("the tap saw no answer")?;

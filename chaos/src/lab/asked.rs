@@ -22,11 +22,12 @@ impl Asked {
     /// For each question of the window how long it took until an answer arrived; `None`: none did within the window. The
     /// last questions are left out, for their answers may be on the way.
     pub fn waits(&self, window: RangeInclusive<Instant>) -> Vec<Option<Duration>> {
-        let last = window.end().checked_sub(ON_THE_WAY).unwrap_or(*window.end());
-        let asked = self.questions.iter().filter(|at| (*window.start()..=last).contains(at));
+        let (start, end) = window.into_inner();
+        let last = end.checked_sub(ON_THE_WAY).unwrap_or(end);
+        let asked = self.questions.iter().filter(|at| (start..=last).contains(at));
         let wait = |question: &Instant| {
             let next = self.answers.partition_point(|(at, _)| at < question);
-            let (at, _) = self.answers.get(next).filter(|(at, _)| at <= window.end())?;
+            let (at, _) = self.answers.get(next).filter(|(at, _)| *at <= end)?;
             Some(at.saturating_duration_since(*question))
         };
         asked.map(wait).collect()
