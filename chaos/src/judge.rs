@@ -37,6 +37,9 @@ pub(crate) fn invariants(scenario: Scenario) -> BTreeSet<&'static str> {
     if scenario == Scenario::Conflict {
         judged.insert(DEFENDED);
     }
+    if scenario == Scenario::LinkFlap {
+        judged.insert(MOVES_SELDOM);
+    }
     if scenario == Scenario::UplinkDown {
         judged.insert(SERVED_ONCE_TOLD);
     }
@@ -65,10 +68,10 @@ pub(crate) fn judge(
         Scenario::Heal => judge.winner_announces_last(),
         Scenario::Conflict => judge.defended()?,
         Scenario::UplinkDown => judge.served_once_told()?,
+        Scenario::LinkFlap => judge.moves_seldom()?,
         Scenario::Rest
         | Scenario::Crash
         | Scenario::LinkDown
-        | Scenario::LinkFlap
         | Scenario::Kill
         | Scenario::Term
         | Scenario::Freeze
@@ -264,6 +267,19 @@ impl Judge<'_> {
         Ok(())
     }
 
+    /// A switch of an EVPN fabric freezes an address that moves more often.
+    fn moves_seldom(&mut self) -> Result<()> {
+        let Observation { injected, end, seen, records, holder, .. } = self.observation;
+        let from = self.fleet.lab.host(holder)?.mac;
+        for ip in records.keys() {
+            let moves = seen.moves(ip.addr(), from, *injected..=*end);
+            if moves > MOVES {
+                self.found(MOVES_SELDOM, format!("{ip} moved {moves} times while the link of {holder} flapped"));
+            }
+        }
+        Ok(())
+    }
+
     fn served_once_told(&mut self) -> Result<()> {
         let Observation { injected, seen, records, victim, .. } = self.observation;
         let mac = self.fleet.lab.host(victim)?.mac;
@@ -305,8 +321,11 @@ const NO_RESET: &str = "no established connection is reset while its host is ali
 const WHO_ASKS_IS_TOLD: &str = "a client without a cache is told within five seconds where an address is";
 const WINNER_ANNOUNCES_LAST: &str = "after a heal the winner announces last";
 const DEFENDED: &str = "a claim of a stranger is answered within a second, and every ten seconds at most";
+const MOVES_SELDOM: &str = "an address moves at most four times while a link flaps";
 const SERVED_ONCE_TOLD: &str = "a client behind an uplink that is back is served within a second of being told";
 
+/// RFC 7432 section 15.1: the fifth move within 180 s is taken for a duplicate address.
+const MOVES: usize = 4;
 /// Chosen: far above every target, far below what a client's user puts up with.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 const DEFENDED_WITHIN: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ use crate::scenario::{Expected, Scenario};
 pub(crate) fn measure(fleet: &Fleet<'_>, observation: &Observation, scenario: Scenario, seed: u64) -> Trial {
     let Observation { injected, end, records, seen, victim, used, .. } = observation;
     let claims = claims(fleet, observation, scenario);
+    let from = fleet.lab.host(&observation.holder).map(|host| host.mac).ok();
     let moves = match scenario.expected() {
         Expected::HandOver | Expected::TakeOver => true,
         Expected::Stay | Expected::Either => false,
@@ -49,6 +50,9 @@ pub(crate) fn measure(fleet: &Fleet<'_>, observation: &Observation, scenario: Sc
             let announce = first.zip(last).map(|(first, last)| millis(last.saturating_duration_since(first)));
             trial.detect_ms.put(*ip, detect);
             trial.announce_ms.put(*ip, announce);
+        }
+        if let Some(from) = from {
+            trial.moves.put(*ip, seen.moves(ip.addr(), from, *injected..=*end) as u64);
         }
         let after = fleet.answered_by(seen, ip.addr(), *end).map(|node| node.to_string());
         trial.owner_after = trial.owner_after.or(after);

@@ -37,6 +37,8 @@ pub struct Report {
     pub outage_ms: PerFamily<Distribution>,
     /// Probes that were never answered, for each trial.
     pub lost_probes: PerFamily<Vec<u64>>,
+    /// How often the address moved as a switch sees it, for each trial.
+    pub moves: PerFamily<Vec<u64>>,
     /// From the injection to the first frame in which another MAC claims the address; `null` where none may.
     pub detect_ms: PerFamily<Distribution>,
     /// From that frame to the first frame of the last address that moved.
@@ -116,6 +118,8 @@ pub struct Trial {
     pub outage_ms: PerFamily<Option<f64>>,
     /// Probes that were never answered.
     pub lost_probes: PerFamily<u64>,
+    /// How often the address moved as a switch sees it: how often another MAC than the one before announced it.
+    pub moves: PerFamily<u64>,
     /// From the injection to the first foreign claim; `null` in a family that was run: there was none, or none may be.
     pub detect_ms: PerFamily<Option<f64>>,
     /// From the first to the last moved address.
@@ -263,8 +267,9 @@ impl Report {
         };
         self.resets = counts(|kept| kept.resets);
         self.stalls = counts(|kept| kept.stalls);
-        let lost = |of: fn(&Trial) -> Option<u64>| trials.iter().map(of).collect::<Option<Vec<u64>>>();
-        self.lost_probes = PerFamily { v4: lost(|trial| trial.lost_probes.v4), v6: lost(|trial| trial.lost_probes.v6) };
+        let each = |of: fn(&Trial) -> Option<u64>| trials.iter().map(of).collect::<Option<Vec<u64>>>();
+        self.lost_probes = PerFamily { v4: each(|trial| trial.lost_probes.v4), v6: each(|trial| trial.lost_probes.v6) };
+        self.moves = PerFamily { v4: each(|trial| trial.moves.v4), v6: each(|trial| trial.moves.v6) };
     }
 
     /// Whether nothing was violated.
@@ -318,6 +323,15 @@ impl fmt::Display for Report {
         if let (Some(resets), Some(stalls)) = (&self.resets, &self.stalls) {
             let (resets, stalls): (u64, u64) = (resets.iter().sum(), stalls.iter().sum());
             writeln!(f, "  TCP           {resets} connections reset, {stalls} stalls")?;
+        }
+        for (family, moves) in self.moves.iter() {
+            let most = moves.iter().max().copied().unwrap_or_default();
+            writeln!(
+                f,
+                "  moves     {family}  {} in {} trials, {most} at most in one",
+                moves.iter().sum::<u64>(),
+                moves.len()
+            )?;
         }
         for (family, lost) in self.lost_probes.iter() {
             writeln!(f, "  lost      {family}  {} probes in {} trials", lost.iter().sum::<u64>(), lost.len())?;
