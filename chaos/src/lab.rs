@@ -32,6 +32,7 @@ mod process;
 mod selftest;
 pub mod stand_in;
 mod stranger;
+mod switch;
 mod tap;
 mod wiring;
 
@@ -72,7 +73,8 @@ use faults::Attached;
 use netns::Namespace;
 use plan::{NodeNumber, SecondLink};
 use process::Processes;
-use wiring::{CLIENT_SYSCTLS, Cable, LinkState, NODE_SYSCTLS, SWITCH_SYSCTLS};
+use switch::{Second, Switch};
+use wiring::{CLIENT_SYSCTLS, Cable, NODE_SYSCTLS};
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
@@ -386,70 +388,6 @@ impl LabError {
     }
 }
 
-/// The bridges, in a namespace of their own.
-#[derive(Debug)]
-struct Switch {
-    namespace: Namespace,
-    clients: Bridges,
-    nodes: Option<Bridges>,
-}
-
-/// Of one segment.
-#[derive(Clone, Copy, Debug)]
-struct Bridges {
-    main: IfIndex,
-    /// The other side of a partition.
-    aside: IfIndex,
-}
-
-impl Switch {
-    fn new(links: Links) -> Result<Self, LabError> {
-        let namespace = Namespace::new("switch")?;
-        namespace.set_sysctls(SWITCH_SYSCTLS)?;
-        let bridges = |main, aside| -> Result<Bridges, LabError> {
-            Ok(Bridges { main: namespace.add_bridge(main)?, aside: namespace.add_bridge(aside)? })
-        };
-        let clients = bridges("br0", "br1")?;
-        let nodes = match links {
-            Links::One => None,
-            Links::Two => Some(bridges("br2", "br3")?),
-        };
-        Ok(Self { namespace, clients, nodes })
-    }
-
-    /// Makes a host with one network card, plugged into the main bridge.
-    fn connect(
-        &self,
-        name: &str,
-        host: Host,
-        sysctls: &'static [(&'static str, &'static str)],
-    ) -> Result<(Namespace, Cable), LabError> {
-        let namespace = Namespace::new(name)?;
-        namespace.set_sysctls(sysctls)?;
-        namespace.set_link(LOOPBACK, LinkState::Up)?;
-        let cable = self.namespace.add_cable(&format!("p-{name}"), &namespace, "eth0", host.mac)?;
-        for (ip, prefix_len) in host.addresses() {
-            namespace.add_address(cable.card, ip, prefix_len)?;
-        }
-        self.namespace.set_bridge(cable.port, Some(self.clients.main))?;
-        Ok((namespace, cable))
-    }
-
-    /// Gives a node its second network card, where nodes have one.
-    fn connect_second(
-        &self,
-        name: &NodeName,
-        namespace: &Namespace,
-        link: SecondLink,
-    ) -> Result<Option<Second>, LabError> {
-        let Some(bridges) = self.nodes else { return Ok(None) };
-        let cable = self.namespace.add_cable(&format!("q-{name}"), namespace, "eth1", link.mac)?;
-        namespace.add_address(cable.card, link.v4.into(), SecondLink::PREFIX_LEN)?;
-        self.namespace.set_bridge(cable.port, Some(bridges.main))?;
-        Ok(Some(Second { link, cable }))
-    }
-}
-
 #[derive(Debug)]
 struct Node {
     host: Host,
@@ -457,13 +395,6 @@ struct Node {
     cable: Cable,
     second: Option<Second>,
     attached: Attached,
-}
-
-/// The second link of a node.
-#[derive(Clone, Copy, Debug)]
-struct Second {
-    link: SecondLink,
-    cable: Cable,
 }
 
 fn host_prefix_len(ip: IpAddr) -> u8 {

@@ -9,8 +9,9 @@ use garpike_election::NodeName;
 use nix::sys::signal::Signal;
 
 use super::process::{Role, Which};
+use super::switch::Bridges;
 use super::wiring::LinkState;
-use super::{Bridges, Lab, LabError, now};
+use super::{Lab, LabError, now};
 
 impl Lab<'_> {
     /// Lets a host fall silent at once: its port leaves the bridge, its processes stop.
