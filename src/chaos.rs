@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum as _};
 use garpike_chaos::fleet::Families;
-use garpike_chaos::lab::{self, Entered, enter};
-use garpike_chaos::scenario::Scenario;
+use garpike_chaos::lab::{self, Entered, Links, enter};
+use garpike_chaos::scenario::{Length, Scenario};
 use garpike_chaos::sim;
 use garpike_chaos::trial::{self, Plan};
 use garpike_election::{MacAddr, ServiceIp};
@@ -49,23 +49,32 @@ enum Command {
 /// was violated.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
-                        garpike chaos run term --trials 5 --json")]
+                        garpike chaos run term --trials 5 --json\n  \
+                        garpike chaos run link-down --links 2\n  \
+                        garpike chaos run rest --lasts 10m --trials 1")]
 struct Run {
     /// What happens
     scenario: Scenario,
     /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=100))]
     nodes: u8,
+    /// How many network cards each node has; of two the second is for gossip alone
+    #[arg(long, value_enum, default_value_t = Links::One)]
+    links: Links,
     /// What the client speaks
     #[arg(long, value_enum, default_value_t = Families::Both)]
     family: Families,
+    /// How long it lasts, as 60s or 10m [default: rest 10s, term-all 3s, uplink-down 60s, conflict 12s; no other has a
+    /// length]
+    #[arg(long, value_name = "DURATION")]
+    lasts: Option<Length>,
     /// How often it is done
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     trials: u32,
     /// Seed of the first trial; it decides when within the detector's periods the fault comes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Milliseconds between two probes of the client
+    /// Milliseconds between two probes of the client, and between two questions of the one without a cache
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     interval_ms: u64,
     /// How fast and how careful the speakers detect failures
@@ -139,13 +148,21 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn in_lab(args: &Run) -> Result<ExitCode> {
+    if args.lasts.is_some() && args.scenario.default_length().is_none() {
+        bail!(
+            "--lasts: {} has no length that can be chosen; rest, term-all, uplink-down and conflict have",
+            args.scenario.name()
+        );
+    }
     let mut init = match enter()? {
         Entered::Outside { status } => return Ok(ExitCode::from(status)),
         Entered::Inside(init) => init,
     };
     let plan = Plan {
         scenario: args.scenario,
+        lasts: args.lasts.map(|Length(lasts)| lasts),
         nodes: usize::from(args.nodes),
+        links: args.links,
         families: args.family,
         trials: usize::try_from(args.trials)?,
         seed: args.seed,
@@ -214,7 +231,7 @@ fn list() -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "In the lab (garpike chaos run SCENARIO):")?;
     for scenario in Scenario::value_variants() {
-        writeln!(out, "  {:<10} {}", scenario.name(), help(scenario))?;
+        writeln!(out, "  {:<17} {}", scenario.name(), help(scenario))?;
     }
     writeln!(out, "In the simulator (garpike chaos simulate SCENARIO):")?;
     for scenario in sim::Scenario::value_variants() {

@@ -38,27 +38,64 @@ fn a_pulled_cable_moves_the_address_within_seconds() {
 }
 
 #[test]
-fn a_cut_heals_to_one_owner() {
-    let report = run("partition", &["--trials", "1"]);
+fn a_pulled_cable_to_the_clients_moves_the_address_at_once_where_gossip_has_another() {
+    let report = run("link-down", &["--trials", "1", "--links", "2"]);
 
-    assert_eq!(report["violations"], serde_json::json!([]), "{report}");
+    assert!(report["outage_ms"]["v4"]["max"].as_f64().unwrap() < 3000.0, "{report}");
+    assert_eq!(report["links"], 2);
 }
 
 #[test]
-fn no_address_moves_when_a_speaker_ends_is_killed_or_hangs() {
-    for scenario in ["term", "kill", "freeze"] {
-        let report = run(scenario, &["--trials", "2"]);
+fn a_host_that_dies_after_its_speaker_loses_its_addresses() {
+    let report = run("kill-then-crash", &["--trials", "1"]);
+
+    let trial = &report["per_trial"][0];
+    assert_ne!(trial["owner_before"], trial["owner_after"], "{trial}");
+    assert!(trial["outage_ms"]["v4"].as_f64().unwrap() < 3000.0, "{trial}");
+}
+
+#[test]
+fn a_cut_heals_to_one_owner() {
+    for scenario in ["partition", "heal"] {
+        let report = run(scenario, &["--trials", "1"]);
+
+        assert_eq!(report["violations"], serde_json::json!([]), "{report}");
+        assert!(report["fresh_ms"]["v4"]["max"].is_number(), "{report}");
+    }
+}
+
+#[test]
+fn a_client_behind_an_uplink_that_is_back_is_served() {
+    let report = run("uplink-down", &["--trials", "1", "--lasts", "2s"]);
+
+    assert!(report["served_ms"]["v6"]["max"].is_number(), "{report}");
+    assert_eq!(report["outage_ms"]["v4"], Value::Null);
+}
+
+#[test]
+fn no_address_moves_and_no_connection_is_reset_when_a_speaker_ends_is_killed_or_hangs() {
+    for scenario in ["term", "kill", "freeze", "rolling", "term-all"] {
+        let report = run(scenario, &["--trials", "1"]);
 
         assert_eq!(report["invariants"]["no address moves while its host is alive"], "held", "{report}");
         assert_eq!(report["detect_ms"], serde_json::json!({"v4": null, "v6": null}), "{report}");
-        for trial in report["per_trial"].as_array().unwrap() {
-            assert_eq!(trial["owner_before"], trial["owner_after"], "{trial}");
-            for family in ["v4", "v6"] {
-                // A client whose question was lost asks again after a second.
-                assert!(trial["outage_ms"][family].as_f64().unwrap() < 3000.0, "{trial}");
-            }
+        let trial = &report["per_trial"][0];
+        assert_eq!(trial["owner_before"], trial["owner_after"], "{trial}");
+        assert_eq!((&trial["connections"]["established"], &trial["connections"]["resets"]), (&200.into(), &0.into()));
+        for family in ["v4", "v6"] {
+            // A client whose question was lost asks again after a second.
+            assert!(trial["outage_ms"][family].as_f64().unwrap() < 3000.0, "{trial}");
+            assert_eq!(trial["two_macs_ms"][family].as_f64(), Some(0.0), "{trial}");
         }
     }
+}
+
+#[test]
+fn a_length_that_a_scenario_has_not_is_refused() {
+    let output = garpike(&["chaos", "run", "crash", "--lasts", "3s"]);
+
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("uplink-down"), "{}", stderr(&output));
 }
 
 #[test]

@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result};
 use garpike_election::{NodeName, ServiceIp};
 use garpike_speaker::Profile;
 
-use crate::fleet::{Families, Fleet};
-use crate::lab::{Entered, Init, Record, enter};
+use crate::fleet::{Families, Fleet, FleetConfig};
+use crate::lab::{Entered, Init, Links, Record, enter};
+use crate::observe::{Observation, Watched, observe};
 use crate::report::{Distribution, Finding, load_average};
 use crate::scenario::Scenario;
 use crate::sim;
-use crate::trial::{Observation, observe};
 
 /// Shows a failover: builds a small network on this machine, kills the owner of a Service, measures what a client sees
 ///
@@ -61,7 +61,8 @@ fn show(args: &Args, init: &mut Init) -> Result<ExitCode> {
     let nodes = usize::from(args.nodes);
     screen.line(format_args!("garpike demo: {nodes} nodes and a client on one segment, all in network namespaces"))?;
     screen.status("starting the speakers")?;
-    let mut fleet = Fleet::start(init, nodes, 1, Profile::Default)?;
+    let config = FleetConfig { nodes, links: Links::One, services: 1, profile: Profile::Default };
+    let mut fleet = Fleet::start(init, config)?;
     let started = fleet.wait_until_whole()?;
     let probed = fleet.probed(args.family);
     let ips = probed.iter().map(ToString::to_string).collect::<Vec<_>>().join("  ");
@@ -73,11 +74,14 @@ fn show(args: &Args, init: &mut Init) -> Result<ExitCode> {
     let mut outages: Vec<(ServiceIp, Vec<Option<f64>>)> = probed.iter().map(|ip| (*ip, Vec::new())).collect();
     for kill in 1..=args.kills {
         screen.line(format_args!(""))?;
-        // Not in step with any timer of the speakers.
-        let phase = Duration::from_millis(u64::from(kill) * 97);
-        let seen = observe(&mut fleet, Scenario::Crash, args.family, INTERVAL, phase, &mut |answered| {
-            screen.client(answered);
-        })?;
+        let watched = Watched {
+            scenario: Scenario::Crash,
+            lasts: None,
+            families: args.family,
+            interval: INTERVAL,
+            seed: u64::from(kill),
+        };
+        let seen = observe(&mut fleet, watched, &mut |answered| screen.client(answered))?;
         let victim = &seen.victim;
         screen.line(format_args!(
             "kill {kill}/{}   {victim} owns it and falls silent: power off, cable in",

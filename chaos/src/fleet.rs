@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use rand::RngExt as _;
 use serde_json::Value;
 
-use crate::lab::{Init, Lab, LabConfig, Role, Tapped, echo, now};
+use crate::lab::{Init, Lab, LabConfig, Links, Role, Tapped, echo, now};
 
 /// The address families that are probed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub enum Families {
     V6,
     /// IPv4 and IPv6
     Both,
+}
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetConfig {
+    /// How many nodes.
+    pub nodes: usize,
+    /// How they are connected.
+    pub links: Links,
+    /// How many dual-stack Services.
+    pub services: usize,
+    /// How fast and how careful the speakers detect failures.
+    pub profile: Profile,
 }
 
 /// A running lab.
@@ -45,18 +58,22 @@ pub struct Fleet<'init> {
 }
 
 impl<'init> Fleet<'init> {
-    /// Builds the lab, writes manifests and key, allocates addresses for `services` Services and starts everything, the
-    /// speakers with the detection `profile`.
+    /// Builds the lab, writes manifests and key, allocates addresses for its Services and starts everything.
     ///
     /// # Errors
     ///
     /// When the lab cannot be built, or an address cannot be allocated.
-    pub fn start(init: &'init mut Init, nodes: usize, services: usize, profile: Profile) -> Result<Self> {
-        let lab = Lab::build(init, LabConfig { nodes }).context("cannot build the lab")?;
+    pub fn start(init: &'init mut Init, config: FleetConfig) -> Result<Self> {
+        let FleetConfig { nodes, links, services, profile } = config;
+        let lab = Lab::build(init, LabConfig { nodes, links }).context("cannot build the lab")?;
         let manifests = lab.scratch().join("manifests");
         let key = lab.scratch().join("secretkey");
         fs::create_dir_all(&manifests).context("cannot create the directory of the manifests")?;
-        fs::write(manifests.join("first-pool.yaml"), FIRST_POOL)?;
+        let interfaces = match links {
+            Links::One => "",
+            Links::Two => ON_THE_FIRST_LINK,
+        };
+        fs::write(manifests.join("first-pool.yaml"), format!("{FIRST_POOL}{interfaces}"))?;
         fs::write(manifests.join("services.yaml"), (0..services).map(service).collect::<String>())?;
         fs::write(&key, secret())?;
         let ips = allocate(&manifests)?;
@@ -108,12 +125,12 @@ impl<'init> Fleet<'init> {
     pub fn start_speaker(&mut self, node: &NodeName) -> Result<()> {
         let mut peers = Vec::new();
         for peer in self.nodes().iter().filter(|peer| *peer != node) {
-            peers.push(self.lab.host(peer)?.v4.to_string());
+            peers.push(self.lab.gossip_address(peer)?.to_string());
         }
         let mut command = Command::new("/proc/self/exe");
         command.arg("speaker").arg("--node-name").arg(node.as_str());
         command.arg("--manifests").arg(&self.manifests).arg("--ml-secret-key-path").arg(&self.key);
-        command.arg("--ml-bindaddr").arg(self.lab.host(node)?.v4.to_string());
+        command.arg("--ml-bindaddr").arg(self.lab.gossip_address(node)?.to_string());
         let profile = self.profile.to_possible_value().context("every profile has a name")?;
         command.arg("--profile").arg(profile.get_name());
         // A node that gets its addresses back some time later would disturb a trial that is not its own.
@@ -124,6 +141,37 @@ impl<'init> Fleet<'init> {
         let pid = self.lab.spawn(node, Role::Speaker, command)?;
         self.speakers.insert(node.clone(), pid);
         Ok(())
+    }
+
+    /// Starts the speaker of a node again, once the one before has ended.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end, or the program cannot be started.
+    pub fn restart_speaker(&mut self, node: &NodeName) -> Result<()> {
+        self.lab.wait_for_end(node, ENDS_WITHIN)?;
+        self.start_speaker(node)
+    }
+
+    /// Waits until the speaker of a node says that it is ready, as a roll-out does before it goes on.
+    ///
+    /// # Errors
+    ///
+    /// When that takes too long.
+    pub fn wait_until_ready(&self, node: &NodeName) -> Result<()> {
+        let start = now();
+        while let Err(error) = self.lab.http_get(node, STATE_PORT, "/readyz") {
+            if now() - start > LONGEST_START {
+                return Err(error).with_context(|| format!("{node} is not ready after {LONGEST_START:?}"));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Where the manifests are.
+    pub(crate) fn manifests(&self) -> &Path {
+        &self.manifests
     }
 
     /// What each running speaker has used since its start, as the kernel accounts for it.
@@ -223,6 +271,8 @@ fn serves(member: &Value) -> bool {
 /// What a process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
+    /// Which process.
+    pub pid: Pid,
     /// Resident memory.
     pub rss_bytes: u64,
     /// Processor time since its start, user and system.
@@ -239,7 +289,7 @@ impl Usage {
         let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<u64>);
         let (user, system) = (ticks.next().context("no utime")??, ticks.next().context("no stime")??);
         let rss: u64 = kib.context("no VmRSS")?;
-        Ok(Self { rss_bytes: rss * 1024, cpu: Duration::from_millis((user + system) * MILLIS_PER_TICK) })
+        Ok(Self { pid, rss_bytes: rss * 1024, cpu: Duration::from_millis((user + system) * MILLIS_PER_TICK) })
     }
 }
 
@@ -297,6 +347,10 @@ spec:
   ipAddressPools:
   - first-pool
 ";
+/// The second link is the nodes' own.
+const ON_THE_FIRST_LINK: &str = "  interfaces:\n  - eth0\n";
+/// MetalLB's manifest grants a speaker 2 s between SIGTERM and SIGKILL; chosen: with room for a machine under load.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// The kernel accounts in hundredths of a second for user space, whatever its own tick (`USER_HZ`).
 const MILLIS_PER_TICK: u64 = 10;
 /// The echo service of RFC 862.

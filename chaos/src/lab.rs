@@ -5,14 +5,20 @@
 //! from what a speaker says about itself.
 //!
 //! ```text
-//!   n1 eth0 ── p-n1 ┐
-//!   n2 eth0 ── p-n2 ┼ br0 ── p-cl ── eth0 cl     (br1: the other side of a partition)
-//!   n3 eth0 ── p-n3 ┘
+//!   n1 eth0 ── p-n1 ┐     ┌ p-cl ── eth0 cl
+//!   n2 eth0 ── p-n2 ┼ br0 ┤                      (br1: the other side of a partition)
+//!   n3 eth0 ── p-n3 ┘     └ p-fresh ── eth0 fresh
 //! ```
+//!
+//! With a second link every node also has `eth1` on a bridge for the nodes alone (br2, br3). `fresh` is the client without
+//! a cache.
 //!
 //! To use it, [`enter`] first thing in `main`, then [`Lab::build`]. Clocks: this module is a shell and reads them.
 
 mod arrival;
+mod asked;
+mod asker;
+mod connections;
 pub mod echo;
 mod enter;
 mod faults;
@@ -25,6 +31,8 @@ mod probe;
 mod process;
 mod selftest;
 pub mod stand_in;
+mod stranger;
+mod switch;
 mod tap;
 mod wiring;
 
@@ -32,11 +40,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use garpike_announcer::io::{EtherType, OpenSocketError, PacketSocket};
 use garpike_announcer::{Filter, Prefixes};
 use garpike_election::{IfIndex, NodeName};
@@ -45,28 +54,46 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use thiserror::Error;
 
+pub use asked::Asked;
+pub use asker::{AskError, Asker};
+pub use connections::{ConnectError, Connections, Kept};
 pub use enter::{EnterError, Entered, Init, enter};
 pub use http::HttpError;
 pub use limits::Forbidding;
 pub use netns::NamespaceError;
 pub use outage::{Disturbance, Outage, Record, Sample};
-pub use plan::Host;
+pub use plan::{Host, STRANGER};
 pub use probe::{Probe, ProbeError};
 pub use process::{Exit, Role, UnexpectedExit};
 pub use selftest::{Check, Report, SelfTestError, selftest};
+pub use stranger::Stranger;
 pub use tap::{Announcement, Answer, Tap, TapError, Tapped};
 
 use faults::Attached;
 use netns::Namespace;
-use plan::NodeNumber;
+use plan::{NodeNumber, SecondLink};
 use process::Processes;
-use wiring::{CLIENT_SYSCTLS, Cable, LinkState, NODE_SYSCTLS, SWITCH_SYSCTLS};
+use switch::{Second, Switch};
+use wiring::{CLIENT_SYSCTLS, Cable, NODE_SYSCTLS};
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
 pub struct LabConfig {
     /// How many nodes, 1 to 100.
     pub nodes: usize,
+    /// How many network cards each node has.
+    pub links: Links,
+}
+
+/// How the nodes are connected.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// One network card, for clients and gossip
+    #[value(name = "1")]
+    One,
+    /// Two network cards: clients on the first, gossip on the second
+    #[value(name = "2")]
+    Two,
 }
 
 /// A segment with its hosts. Dropping it ends their processes and removes everything.
@@ -75,6 +102,9 @@ pub struct Lab<'init> {
     processes: Processes,
     nodes: BTreeMap<NodeName, Node>,
     client: Namespace,
+    client_port: IfIndex,
+    fresh: Namespace,
+    fresh_card: IfIndex,
     switch: Switch,
     init: &'init mut Init,
 }
@@ -87,16 +117,18 @@ impl<'init> Lab<'init> {
     /// When the configuration has no room for so many nodes, or the kernel refuses something.
     pub fn build(init: &'init mut Init, config: LabConfig) -> Result<Self, LabError> {
         let numbers = NodeNumber::first(config.nodes).ok_or(LabError::Nodes { nodes: config.nodes })?;
-        let switch = Switch::new()?;
+        let switch = Switch::new(config.links)?;
         let mut nodes = BTreeMap::new();
         for number in numbers {
             let (name, host) = (number.name(), Host::node(number));
             let (namespace, cable) = switch.connect(name.as_str(), host, NODE_SYSCTLS)?;
-            nodes.insert(name, Node { host, namespace, cable, attached: Attached::Main });
+            let second = switch.connect_second(&name, &namespace, SecondLink::node(number))?;
+            nodes.insert(name, Node { host, namespace, cable, second, attached: Attached::Main });
         }
-        let (client, _) = switch.connect("cl", Host::CLIENT, CLIENT_SYSCTLS)?;
+        let (client, Cable { port: client_port, .. }) = switch.connect("cl", Host::CLIENT, CLIENT_SYSCTLS)?;
+        let (fresh, Cable { card: fresh_card, .. }) = switch.connect("fresh", Host::FRESH, CLIENT_SYSCTLS)?;
         let processes = Processes::new(init.scratch().join("logs"))?;
-        Ok(Self { processes, nodes, client, switch, init })
+        Ok(Self { processes, nodes, client, client_port, fresh, fresh_card, switch, init })
     }
 
     /// The names of the nodes, in order.
@@ -111,6 +143,16 @@ impl<'init> Lab<'init> {
     /// When the lab has no such node.
     pub fn host(&self, node: &NodeName) -> Result<Host, LabError> {
         Ok(self.node(node)?.host)
+    }
+
+    /// The address under which the other nodes reach it: on the second link, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the lab has no such node.
+    pub fn gossip_address(&self, node: &NodeName) -> Result<Ipv4Addr, LabError> {
+        let node = self.node(node)?;
+        Ok(node.second.map_or(node.host.v4, |second| second.link.v4))
     }
 
     /// A directory for files of the processes, such as manifests. It goes with the lab's process.
@@ -140,7 +182,7 @@ impl<'init> Lab<'init> {
     /// When there is no such node or its kernel refuses.
     pub fn add_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
         let node = self.node(node)?;
-        node.namespace.add_address(node.cable.eth0, ip, host_prefix_len(ip))
+        node.namespace.add_address(node.cable.card, ip, host_prefix_len(ip))
     }
 
     /// Takes it away again.
@@ -150,7 +192,7 @@ impl<'init> Lab<'init> {
     /// When there is no such node or its kernel refuses.
     pub fn remove_address(&self, node: &NodeName, ip: IpAddr) -> Result<(), LabError> {
         let node = self.node(node)?;
-        node.namespace.remove_address(node.cable.eth0, ip)
+        node.namespace.remove_address(node.cable.card, ip)
     }
 
     /// Makes an address local to a node without putting it on its network card: the node takes packets to it, and its
@@ -175,7 +217,7 @@ impl<'init> Lab<'init> {
     /// Opens a socket for datagrams in bare frames on a node's network card.
     fn datagram_socket(&self, node: &NodeName) -> Result<Result<PacketSocket, OpenSocketError>, LabError> {
         let node = self.node(node)?;
-        let (eth0, filter) = (node.cable.eth0, Filter::new(&Prefixes::default()));
+        let (eth0, filter) = (node.cable.card, Filter::new(&Prefixes::default()));
         Ok(node.namespace.run(move |_| PacketSocket::open(eth0, EtherType::Datagram, &filter.datagrams))?)
     }
 
@@ -186,7 +228,7 @@ impl<'init> Lab<'init> {
     /// When there is no such node or its kernel does not answer.
     pub fn has_carrier(&self, node: &NodeName) -> Result<bool, LabError> {
         let node = self.node(node)?;
-        node.namespace.has_carrier(node.cable.eth0)
+        node.namespace.has_carrier(node.cable.card)
     }
 
     /// Empties the client's neighbour cache, so that it asks for every address again.
@@ -346,46 +388,12 @@ impl LabError {
     }
 }
 
-/// The bridges, in a namespace of their own.
-#[derive(Debug)]
-struct Switch {
-    namespace: Namespace,
-    main: IfIndex,
-    aside: IfIndex,
-}
-
-impl Switch {
-    fn new() -> Result<Self, LabError> {
-        let namespace = Namespace::new("switch")?;
-        namespace.set_sysctls(SWITCH_SYSCTLS)?;
-        let [main, aside] = [namespace.add_bridge("br0")?, namespace.add_bridge("br1")?];
-        Ok(Self { namespace, main, aside })
-    }
-
-    /// Makes a host with one network card, plugged into the main bridge.
-    fn connect(
-        &self,
-        name: &str,
-        host: Host,
-        sysctls: &'static [(&'static str, &'static str)],
-    ) -> Result<(Namespace, Cable), LabError> {
-        let namespace = Namespace::new(name)?;
-        namespace.set_sysctls(sysctls)?;
-        namespace.set_link(LOOPBACK, LinkState::Up)?;
-        let cable = self.namespace.add_cable(&format!("p-{name}"), &namespace, host.mac)?;
-        for (ip, prefix_len) in host.addresses() {
-            namespace.add_address(cable.eth0, ip, prefix_len)?;
-        }
-        self.namespace.set_bridge(cable.port, Some(self.main))?;
-        Ok((namespace, cable))
-    }
-}
-
 #[derive(Debug)]
 struct Node {
     host: Host,
     namespace: Namespace,
     cable: Cable,
+    second: Option<Second>,
     attached: Attached,
 }
 

@@ -4,8 +4,14 @@
 
 pub mod demo;
 pub mod fleet;
+mod judge;
 pub mod lab;
+mod measure;
+mod observe;
+mod overrides;
 pub mod report;
 pub mod scenario;
+mod script;
 pub mod sim;
+mod target;
 pub mod trial;

@@ -1,17 +1,18 @@
-//! What answers behind a service IP in the lab: a UDP server that sends every datagram back.
+//! What answers behind a service IP in the lab: a server that sends every datagram and every byte back.
 //!
 //! It is a process of its own on every node, so that it can be frozen with its host and goes on when only the speaker
-//! dies. Each address has its own socket, which may be bound before the address is local and answers from it.
+//! dies. Each address has its own sockets, which may be bound before the address is local and answer from it.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
+use tokio::task::JoinSet;
 
 /// Answers on all `addresses` until the process is killed.
 ///
@@ -22,14 +23,18 @@ pub fn serve(addresses: &[SocketAddr]) -> Result<Infallible, EchoError> {
     if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
         return Err(EchoError::Count { count: addresses.len() });
     }
-    let bind = |&address| bind(address).map_err(|source| EchoError::Socket { address, source });
-    let sockets = addresses.iter().map(bind).collect::<Result<Vec<UdpSocket>, _>>()?;
     let (failed, failure) = mpsc::sync_channel(1);
-    for (&address, socket) in addresses.iter().zip(sockets) {
-        let failed = failed.clone();
-        let serve = move || drop(failed.send(EchoError::Socket { address, source: answer(&socket) }));
+    for &address in addresses {
+        let error = move |source| EchoError::Socket { address, source };
+        let datagrams: UdpSocket = bind(address, Type::DGRAM).map_err(error)?.into();
+        let connections = listen(address).map_err(error)?;
         // The first failure ends the process, so nobody joins the others.
-        thread::Builder::new().spawn(serve).map_err(|source| EchoError::Socket { address, source })?;
+        let told = failed.clone();
+        let serve = move || drop(told.send(error(answer(&datagrams))));
+        thread::Builder::new().spawn(serve).map_err(error)?;
+        let told = failed.clone();
+        let serve = move || drop(told.send(error(accept(connections))));
+        thread::Builder::new().spawn(serve).map_err(error)?;
     }
     Err(failure.recv().expect("this thread holds a sender"))
 }
@@ -60,8 +65,11 @@ pub enum EchoError {
     },
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+/// A socket that may be bound before the address is local.
+fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    // A listener is bound again while connections of an earlier one linger.
+    socket.set_reuse_address(kind == Type::STREAM)?;
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) => {
@@ -70,7 +78,42 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         }
     }
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bind(address, Type::STREAM)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Serves all connections of one address in the calling thread.
+fn accept(listener: TcpListener) -> io::Error {
+    let serve = async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                    // An error is that of one connection, which the client has given up.
+                    let Ok((mut stream, _)) = accepted else { continue };
+                    connections.spawn(async move {
+                        stream.set_nodelay(true)?;
+                        let (mut from, mut to) = stream.split();
+                        // It ends with the client, or with a reset.
+                        tokio::io::copy(&mut from, &mut to).await.map(drop)
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let never: io::Result<Infallible> = runtime.and_then(|runtime| runtime.block_on(serve));
+    match never {
+        Err(error) => error,
+    }
 }
 
 fn answer(socket: &UdpSocket) -> io::Error {
@@ -90,14 +133,19 @@ fn answer(socket: &UdpSocket) -> io::Error {
     }
 }
 
-/// One thread each; chosen: more than any scenario has service IPs to probe.
+/// Of one address at a time; chosen: a scenario has 200. More wait in the backlog.
+const MAX_CONNECTIONS: usize = 1024;
+/// Chosen: as many as a scenario establishes.
+const BACKLOG: i32 = 256;
+/// Two threads each; chosen: more than any scenario has service IPs to probe.
 const MAX_ADDRESSES: usize = 64;
 /// A probe has 8 bytes; chosen: longer datagrams are cut, not refused.
 const MAX_DATAGRAM: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
     use std::time::Duration;
 
     use super::*;
@@ -105,7 +153,7 @@ mod tests {
     #[test]
     fn datagrams_come_back_from_the_address_they_were_sent_to() {
         for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-            let server = bind(SocketAddr::new(ip, 0)).unwrap();
+            let server: UdpSocket = bind(SocketAddr::new(ip, 0), Type::DGRAM).unwrap().into();
             let address = server.local_addr().unwrap();
             thread::spawn(move || answer(&server));
             let client = UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap();
@@ -120,11 +168,29 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_a_connection_come_back() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || accept(listener));
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+
+        let mut bytes = [0; 3];
+        client.write_all(b"123").unwrap();
+        client.read_exact(&mut bytes).unwrap();
+
+        assert_eq!(&bytes, b"123");
+    }
+
+    #[test]
     fn an_address_need_not_be_local_yet() {
         // Of RFC 5737 and RFC 3849: no host has them.
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
             let address: SocketAddr = address.parse().unwrap();
-            assert_eq!(bind(address).unwrap().local_addr().unwrap().ip(), address.ip());
+            for kind in [Type::DGRAM, Type::STREAM] {
+                let bound = bind(address, kind).unwrap().local_addr().unwrap().as_socket().unwrap();
+                assert_eq!(bound.ip(), address.ip());
+            }
         }
     }
 

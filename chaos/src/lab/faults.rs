@@ -9,6 +9,7 @@ use garpike_election::NodeName;
 use nix::sys::signal::Signal;
 
 use super::process::{Role, Which};
+use super::switch::Bridges;
 use super::wiring::LinkState;
 use super::{Lab, LabError, now};
 
@@ -54,7 +55,7 @@ impl Lab<'_> {
         Ok(begun)
     }
 
-    /// Takes the switch's side of a cable down: the node loses its carrier.
+    /// Takes the switch's side of a node's cable to the clients down: the node loses that carrier.
     ///
     /// # Errors
     ///
@@ -145,14 +146,39 @@ impl Lab<'_> {
         Ok(begun)
     }
 
+    /// Cuts the client off behind a switch that goes on giving it a carrier: it keeps what it knows of its neighbours.
+    ///
+    /// # Errors
+    ///
+    /// As all faults.
+    pub fn uplink_down(&mut self) -> Result<Instant, LabError> {
+        let begun = now();
+        self.switch.namespace.set_bridge(self.client_port, None)?;
+        Ok(begun)
+    }
+
+    /// Undoes [`Lab::uplink_down`].
+    ///
+    /// # Errors
+    ///
+    /// As all faults.
+    pub fn uplink_up(&mut self) -> Result<Instant, LabError> {
+        let begun = now();
+        self.switch.namespace.set_bridge(self.client_port, Some(self.switch.clients.main))?;
+        Ok(begun)
+    }
+
     fn attach(&mut self, name: &NodeName, attached: Attached) -> Result<(), LabError> {
         let node = self.nodes.get_mut(name).ok_or_else(|| LabError::no_such_node(name))?;
-        let bridge = match attached {
-            Attached::Main => Some(self.switch.main),
-            Attached::Aside => Some(self.switch.aside),
+        let bridge = |of: Bridges| match attached {
+            Attached::Main => Some(of.main),
+            Attached::Aside => Some(of.aside),
             Attached::Nowhere => None,
         };
-        self.switch.namespace.set_bridge(node.cable.port, bridge)?;
+        self.switch.namespace.set_bridge(node.cable.port, bridge(self.switch.clients))?;
+        if let (Some(second), Some(bridges)) = (node.second, self.switch.nodes) {
+            self.switch.namespace.set_bridge(second.cable.port, bridge(bridges))?;
+        }
         node.attached = attached;
         Ok(())
     }

@@ -87,6 +87,11 @@ impl Record {
         self.samples.iter().filter(|sample| window.contains(&sample.sent) && sample.answered.is_none()).count()
     }
 
+    /// When the first answer after `at` arrived.
+    pub fn first_answer_after(&self, at: Instant) -> Option<Instant> {
+        self.samples.iter().filter_map(|sample| sample.answered).filter(|answered| *answered > at).min()
+    }
+
     /// The latest answer, of all.
     pub fn last_answer(&self) -> Option<Instant> {
         self.samples.iter().filter_map(|sample| sample.answered).max()

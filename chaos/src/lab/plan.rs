@@ -1,7 +1,8 @@
 //! Names and addresses of the lab's hosts: pure arithmetic, so that a reader of a capture knows who is who.
 //!
 //! The net is 192.168.8.0/22 and fc00:f853:ccd:e799::/64. Node `n1` has 192.168.8.11, fc00:f853:ccd:e799::1:11 and
-//! 02:77:00:00:00:0b; the client has .200, ::1:200 and 02:77:00:00:01:01.
+//! 02:77:00:00:00:0b; the client has .200, ::1:200 and 02:77:00:00:01:01, the client without a cache .201, ::1:201 and
+//! 02:77:00:00:01:02. A second link of `n1`, where there is one, has 192.168.16.11 and 02:77:00:00:02:0b.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +11,7 @@ use garpike_election::{MacAddr, NodeName};
 /// One host's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// The address of its only network card.
+    /// The address of its network card on the clients' segment.
     pub mac: MacAddr,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
@@ -26,6 +27,13 @@ impl Host {
         v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe799, 0, 0, 1, 0x0200),
     };
 
+    /// The client without a cache.
+    pub const FRESH: Self = Self {
+        mac: MacAddr([0x02, 0x77, 0, 0, 0x01, 0x02]),
+        v4: Ipv4Addr::new(192, 168, 8, 201),
+        v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe799, 0, 0, 1, 0x0201),
+    };
+
     /// The `number`th node, counted from 1.
     pub(super) fn node(number: NodeNumber) -> Self {
         let host = number.0 + 10;
@@ -39,6 +47,24 @@ impl Host {
     /// Both addresses with their prefix lengths.
     pub(super) fn addresses(&self) -> [(IpAddr, u8); 2] {
         [(self.v4.into(), PREFIX_LEN_V4), (self.v6.into(), PREFIX_LEN_V6)]
+    }
+}
+
+/// A node's end of its second link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SecondLink {
+    pub(super) mac: MacAddr,
+    pub(super) v4: Ipv4Addr,
+}
+
+impl SecondLink {
+    /// Of 192.168.16.0/24.
+    pub(super) const PREFIX_LEN: u8 = 24;
+
+    /// Of the `number`th node.
+    pub(super) fn node(number: NodeNumber) -> Self {
+        let host = number.0 + 10;
+        Self { mac: MacAddr([0x02, 0x77, 0, 0, 0x02, host]), v4: Ipv4Addr::new(192, 168, 16, host) }
     }
 }
 
@@ -61,6 +87,9 @@ impl NodeNumber {
         NodeName::new(&format!("n{}", self.0)).expect("a letter and digits are a node name")
     }
 }
+
+/// Of the network card that claims addresses which are not its own.
+pub const STRANGER: MacAddr = MacAddr([0x02, 0x77, 0, 0, 0x01, 0x03]);
 
 /// 11 becomes 0x11, so that an IPv6 address shows the same digits as the IPv4 address.
 fn digits_as_hex(number: u8) -> u16 {
@@ -94,13 +123,15 @@ mod tests {
 
     #[test]
     fn no_two_hosts_share_an_address() {
-        let hosts: Vec<Host> = NodeNumber::first(100).unwrap().map(Host::node).chain([Host::CLIENT]).collect();
+        let nodes = NodeNumber::first(100).unwrap().map(Host::node);
+        let hosts: Vec<Host> = nodes.chain([Host::CLIENT, Host::FRESH]).collect();
+        let second = NodeNumber::first(100).unwrap().map(|number| SecondLink::node(number).mac);
 
         let addresses: BTreeSet<IpAddr> = hosts.iter().flat_map(|host| host.addresses()).map(|(ip, _)| ip).collect();
-        let macs: BTreeSet<MacAddr> = hosts.iter().map(|host| host.mac).collect();
+        let macs: BTreeSet<MacAddr> = hosts.iter().map(|host| host.mac).chain(second).chain([STRANGER]).collect();
 
-        assert_eq!(addresses.len(), 202);
-        assert_eq!(macs.len(), 101);
+        assert_eq!(addresses.len(), 204);
+        assert_eq!(macs.len(), 203);
     }
 
     #[test]

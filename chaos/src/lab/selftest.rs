@@ -3,6 +3,8 @@
 //! No speaker takes part. A service IP is put on a node's network card, so that its kernel answers for it; only where a
 //! host is to be stood in for, an announcer does.
 
+mod onlookers;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +16,10 @@ use garpike_announcer::wire::{self, Ethernet};
 use garpike_election::{MacAddr, NodeName, ServiceIp};
 use thiserror::Error;
 
-use super::{Init, Lab, LabConfig, LabError, Outage, Probe, ProbeError, Role, TapError, echo, now, stand_in};
+use super::{
+    AskError, ConnectError, Init, Lab, LabConfig, LabError, Links, Outage, Probe, ProbeError, Role, TapError, echo,
+    now, stand_in,
+};
 
 /// Builds a lab of three nodes, tries every fault and tells what it saw.
 ///
@@ -23,7 +28,7 @@ use super::{Init, Lab, LabConfig, LabError, Outage, Probe, ProbeError, Role, Tap
 /// When the lab cannot be used at all. A fault that does not do what it should is a failed [`Check`].
 pub fn selftest(init: &mut Init) -> Result<Report, SelfTestError> {
     let begun = now();
-    let lab = Lab::build(init, LabConfig { nodes: 3 })?;
+    let lab = Lab::build(init, LabConfig { nodes: 3, links: Links::One })?;
     let mut bench = Bench { built: begun.elapsed(), lab, checks: Vec::new() };
     bench.run()?;
     Ok(Report { checks: bench.checks })
@@ -95,6 +100,7 @@ impl<'init> Bench<'init> {
         )?;
         self.silent_and_back("a pulled cable is seen by the node", n1, Lab::link_down, Lab::link_up, Carrier::Lost)?;
         self.silent_and_back("a partitioned node is out of reach", n1, cut_off, heal, Carrier::Kept)?;
+        self.onlookers(n1, n2)?;
         self.owner_change(n1, n2)?;
         self.reboot(n1)?;
         self.stand_in(n1, n2, n3)?;
@@ -370,6 +376,12 @@ pub enum SelfTestError {
     /// The client could not listen.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// The client without a cache could not ask.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The client could not connect.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// A node could not open a packet socket.
     #[error(transparent)]
     Socket(#[from] OpenSocketError),

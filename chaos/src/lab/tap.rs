@@ -150,6 +150,36 @@ impl Tapped {
         self.announcements.iter().filter(unasked).count()
     }
 
+    /// When `mac` announced `ip` in a window without being asked.
+    pub fn announced_by(&self, ip: IpAddr, mac: MacAddr, window: RangeInclusive<Instant>) -> Vec<Instant> {
+        self.unasked(ip, window).filter(|(_, by)| *by == mac).map(|(at, _)| at).collect()
+    }
+
+    /// Where `ip` was said to be, unasked, in a window.
+    pub fn announcers(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> BTreeSet<MacAddr> {
+        self.unasked(ip, window).map(|(_, mac)| mac).collect()
+    }
+
+    /// Who announced `ip` last in a window without being asked.
+    pub fn last_announcer(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> Option<MacAddr> {
+        self.unasked(ip, window).last().map(|(_, mac)| mac)
+    }
+
+    /// How often `ip` moved in a window as a switch sees it: how often another network card than the one before, at first
+    /// `from`, announced it without being asked.
+    pub fn moves(&self, ip: IpAddr, from: MacAddr, window: RangeInclusive<Instant>) -> usize {
+        let mut at = from;
+        self.unasked(ip, window).filter(|(_, mac)| std::mem::replace(&mut at, *mac) != *mac).count()
+    }
+
+    fn unasked(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> impl Iterator<Item = (Instant, MacAddr)> {
+        let unasked = move |seen: &&Announcement| window.contains(&seen.at) && seen.message.is_gratuitous();
+        let announced = self.announcements.iter().filter(unasked);
+        announced.filter_map(move |seen| {
+            seen.message.claim().filter(|claim| claim.ip == ip).map(|claim| (seen.at, claim.mac))
+        })
+    }
+
     fn claims(&self, ip: IpAddr) -> impl Iterator<Item = (Instant, MacAddr)> {
         self.announcements.iter().filter_map(move |seen| match seen.message.claim() {
             Some(Claim { ip: claimed, mac }) if claimed == ip => Some((seen.at, mac)),
@@ -224,9 +254,9 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const UDP: u8 = 17;
 /// packet(7): every protocol, and what this host sends too.
-const ETH_P_ALL: u16 = 3;
+pub(super) const ETH_P_ALL: u16 = 3;
 /// Enough of every frame to see who it is from; ARP and NDP have at most 86 bytes.
-const FRAME_LEN: usize = 128;
+pub(super) const FRAME_LEN: usize = 128;
 /// Some 10 MB each; at 5 ms and two families a quarter of an hour of answers.
 const MAX_FRAMES: usize = 400_000;
 /// How long a caller of `so_far` or `stop` may have to wait; chosen.
@@ -250,6 +280,10 @@ mod tests {
         assert_eq!(seen.first_claim(ip, OLD, start + ms(90)), None);
         assert_eq!(seen.claimants(ip, start..=start + ms(90)), BTreeSet::from([OLD, NEW]));
         assert_eq!(seen.announced(ip, start..=start + ms(89)), 1);
+        assert_eq!(seen.announced_by(ip, NEW, start..=start + ms(90)), [start + ms(90)]);
+        assert_eq!(seen.last_announcer(ip, start..=start + ms(89)), Some(OLD));
+        assert_eq!(seen.moves(ip, OLD, start..=start + ms(90)), 1);
+        assert_eq!(seen.moves(ip, NEW, start..=start + ms(90)), 2);
         assert_eq!(seen.announced(IpAddr::from([192, 168, 10, 2]), start..=start + ms(90)), 0);
     }
 

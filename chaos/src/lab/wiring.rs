@@ -24,7 +24,7 @@ pub(super) struct Cable {
     /// In the switch's namespace.
     pub(super) port: IfIndex,
     /// In the host's namespace.
-    pub(super) eth0: IfIndex,
+    pub(super) card: IfIndex,
 }
 
 impl Namespace {
@@ -53,20 +53,19 @@ impl Namespace {
         self.index_of(name)
     }
 
-    /// Lays a cable from this switch to `host`: `port` here, `eth0` there, both up.
-    pub(super) fn add_cable(&self, port: &str, host: &Self, mac: MacAddr) -> Result<Cable, LabError> {
+    /// Lays a cable from this switch to `host`: `port` here, `card` there, both up.
+    pub(super) fn add_cable(&self, port: &str, host: &Self, card: &str, mac: MacAddr) -> Result<Cable, LabError> {
         let netns = host.as_fd().as_raw_fd();
         let peer =
-            LinkMessageBuilder::<LinkUnspec>::new().name("eth0").address(mac.0.to_vec()).setns_by_fd(netns).build();
-        let pair = LinkMessageBuilder::<LinkVeth>::new(port, "eth0")
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .build();
+            LinkMessageBuilder::<LinkUnspec>::new().name(card).address(mac.0.to_vec()).setns_by_fd(netns).build();
+        let pair =
+            LinkMessageBuilder::<LinkVeth>::new(port, card).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
         self.request(
             format!("lay cable {port}"),
             move |netlink| async move { netlink.link().add(pair).execute().await },
         )?;
-        let cable = Cable { port: self.index_of(port)?, eth0: host.index_of("eth0")? };
-        host.set_link(cable.eth0, LinkState::Up)?;
+        let cable = Cable { port: self.index_of(port)?, card: host.index_of(card)? };
+        host.set_link(cable.card, LinkState::Up)?;
         self.set_link(cable.port, LinkState::Up)?;
         Ok(cable)
     }
