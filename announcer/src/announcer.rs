@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use garpike_election::{IfIndex, InterfaceName, MacAddr, Selection, ServiceIp};
 
-use crate::links::{Excluded, Link, LinkSet};
+use crate::excluded::Excluded;
+use crate::links::{Link, LinkSet};
 use crate::pacer::Pacer;
 use crate::prefixes::Prefixes;
 use crate::schedule::Schedule;

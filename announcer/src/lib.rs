@@ -10,6 +10,7 @@
 
 mod announcer;
 mod duties;
+mod excluded;
 mod filter;
 mod links;
 #[cfg(feature = "io")]
@@ -29,8 +30,9 @@ pub use announcer::{
     Unanswered, Undelivered,
 };
 pub use duties::Duties;
+pub use excluded::{BadPattern, Excluded};
 pub use filter::{Filter, Instruction};
-pub use links::{Excluded, Link, LinkSet, Obstacle};
+pub use links::{Link, LinkSet, Obstacle};
 #[cfg(feature = "io")]
 pub use metrics::describe as describe_metrics;
 pub use prefixes::{MAX_PREFIXES, Prefixes};

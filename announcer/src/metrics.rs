@@ -34,7 +34,11 @@ pub fn describe() {
         "times that a station which is no member answered when it was asked"
     );
     describe_counter!(SEND_ERRORS, Unit::Count, "frames that the kernel refused to send, by reason");
-    describe_counter!(SOCKET_ERRORS, Unit::Count, "failures to open, configure or read a socket, by operation");
+    describe_counter!(
+        SOCKET_ERRORS,
+        Unit::Count,
+        "failures of sockets, by operation: open, filter, receive, send, join_group or netlink"
+    );
     describe_counter!(EVENTS_DROPPED, Unit::Count, "events lost because nobody took them in time");
     describe_gauge!(OWNED_ADDRESSES, Unit::Count, "service IPs that this node owns and answers for");
     describe_gauge!(

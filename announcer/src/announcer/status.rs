@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use garpike_election::{InterfaceName, MacAddr, ServiceIp};
+use garpike_election::{IfIndex, InterfaceName, MacAddr, ServiceIp};
 use serde::Serialize;
 
 use super::Announcer;
@@ -16,6 +16,8 @@ pub struct Status {
     pub addresses: BTreeMap<ServiceIp, AddressStatus>,
     /// Every address that is answered in place of its owner.
     pub stood_in: BTreeMap<ServiceIp, StandInStatus>,
+    /// What keeps the node from following its interfaces, a line each.
+    pub troubles: Vec<String>,
 }
 
 /// What is to be known of one interface.
@@ -25,6 +27,8 @@ pub struct InterfaceStatus {
     pub mac: Option<MacAddr>,
     /// Why it cannot announce; `None` when it can.
     pub obstacle: Option<&'static str>,
+    /// What has gone wrong with its sockets lately, a line each.
+    pub troubles: Vec<String>,
 }
 
 /// What is to be known of one owned address.
@@ -57,7 +61,7 @@ impl Announcer {
         let links = self.links.iter().flat_map(|links| links.links.values());
         let interfaces = links.map(|link| {
             let obstacle = link.obstacle(&self.config.excluded).map(|obstacle| obstacle.reason());
-            (link.name.clone(), InterfaceStatus { mac: link.mac, obstacle })
+            (link.name.clone(), InterfaceStatus { mac: link.mac, obstacle, troubles: Vec::new() })
         });
         let addresses = self.owned.keys().filter_map(|ip| {
             let served = self.served.get(ip)?;
@@ -77,6 +81,16 @@ impl Announcer {
             let interfaces = stand_in.macs.iter().filter_map(|(index, mac)| Some((name(index)?, *mac))).collect();
             Some((*ip, StandInStatus { interfaces, answers: stand_in.answers }))
         });
-        Status { interfaces: interfaces.collect(), addresses: addresses.collect(), stood_in: stood_in.collect() }
+        Status {
+            interfaces: interfaces.collect(),
+            addresses: addresses.collect(),
+            stood_in: stood_in.collect(),
+            troubles: Vec::new(),
+        }
+    }
+
+    /// The interfaces of the node by their number.
+    pub fn interface_names(&self) -> impl Iterator<Item = (IfIndex, &InterfaceName)> {
+        self.links.iter().flat_map(|links| &links.links).map(|(index, link)| (*index, &link.name))
     }
 }

@@ -412,7 +412,7 @@ fn the_status_shows_interfaces_and_addresses() {
     assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
     let status = rig.core.status();
     let interface = |name: &str| &status.interfaces[&name.parse().unwrap()];
-    assert_eq!(*interface("eth0"), InterfaceStatus { mac: Some(MAC0), obstacle: None });
+    assert_eq!(*interface("eth0"), InterfaceStatus { mac: Some(MAC0), obstacle: None, troubles: Vec::new() });
     assert_eq!(interface("eth1").obstacle, Some("has no carrier"));
     let address = &status.addresses[&ip("192.168.10.1")];
     assert_eq!((address.answers, address.announcing), (1, false));

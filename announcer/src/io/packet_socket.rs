@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::privileges::with_net_raw;
 use crate::filter::Instruction;
 
 /// A packet socket on one interface.
@@ -185,7 +186,7 @@ pub enum OpenSocketError {
         interface: IfIndex,
     },
     /// Anything else.
-    #[error("cannot open a packet socket on interface {interface}")]
+    #[error("cannot open a packet socket on interface {interface}: {source}")]
     Kernel {
         /// Its number.
         interface: IfIndex,
@@ -204,7 +205,7 @@ fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
 
 /// A packet socket with protocol 0, which receives nothing until it is bound.
 fn deaf(interface: IfIndex) -> Result<Socket, OpenSocketError> {
-    Socket::new(Domain::PACKET, Type::RAW, None).map_err(|source| {
+    with_net_raw(|| Socket::new(Domain::PACKET, Type::RAW, None)).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             OpenSocketError::Permission { source }
         } else {

@@ -11,9 +11,10 @@
 //! It never waits for anybody but in its one `select!`: what cannot be sent or told at once is retried or counted. It
 //! may be dropped at any point; the node is then silent.
 
+mod failures;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use garpike_election::IfIndex;
@@ -25,9 +26,11 @@ use tracing::{debug, info, trace, warn};
 
 use super::gateways::watch_gateways;
 use super::groups::{Groups, Progress};
-use super::netlink::watch_links;
+use super::interfaces::watch_links;
+use super::netlink::Lost;
 use super::packet_socket::{OpenSocketError, PacketSocket};
 use super::ports::{Channel, Key, Ports, Reception};
+use super::troubles::{Operation, Place, Troubles};
 use crate::announcer::{Announcer, Config, Datagram, Event, Frame, FrameKind, Status};
 use crate::duties::Duties;
 use crate::filter::Filter;
@@ -35,6 +38,8 @@ use crate::links::LinkSet;
 use crate::metrics;
 use crate::stations::Gateways;
 use crate::surroundings::Surroundings;
+
+use failures::Room;
 
 /// The announcer with its sockets, ready to [`Task::run`].
 #[derive(Debug)]
@@ -51,6 +56,7 @@ pub struct Task {
     surroundings: watch::Sender<Surroundings>,
     /// Interfaces that lack a socket.
     deaf: BTreeSet<IfIndex>,
+    troubles: Troubles,
     /// Announcements that the kernel had no room for.
     unsent: VecDeque<Frame>,
     /// When to try `unsent` again.
@@ -133,6 +139,7 @@ impl Task {
             status: status_sender,
             surroundings: surroundings_sender,
             deaf: BTreeSet::new(),
+            troubles: Troubles::default(),
             unsent: VecDeque::new(),
             resend_at: None,
             reopen_at: None,
@@ -152,8 +159,9 @@ impl Task {
         let (link_sender, mut links) = watch::channel(None);
         let (gateway_sender, mut gateways) = watch::channel(Gateways::default());
         let mut monitor = JoinSet::new();
-        monitor.spawn(watch_links(link_sender));
-        monitor.spawn(watch_gateways(gateway_sender));
+        let (lost_sender, mut lost) = mpsc::channel(LOST_DEPTH);
+        monitor.spawn(watch_links(link_sender, lost_sender.clone()));
+        monitor.spawn(watch_gateways(gateway_sender, lost_sender));
         self.duties.mark_changed();
         loop {
             let deadline = self.deadline();
@@ -185,6 +193,7 @@ impl Task {
                 }
                 Some(command) = self.commands.recv() => self.handle_command(command, now()),
                 Some(datagram) = self.datagrams.recv() => self.send_datagram(&datagram),
+                Some(lost) = lost.recv() => self.handle_lost(&lost, now()),
                 ended = monitor.join_next() => {
                     return Err(TaskError::Monitor(ended.and_then(Result::err)));
                 }
@@ -216,6 +225,11 @@ impl Task {
         self.publish_within(STATUS_INTERVAL, now);
     }
 
+    fn handle_lost(&mut self, lost: &Lost, now: Instant) {
+        self.troubles.note(Place::Node, Operation::Netlink, lost, now);
+        self.publish_within(STATUS_INTERVAL, now);
+    }
+
     fn handle_gateways(&mut self, gateways: &Gateways, now: Instant) {
         debug!(?gateways, "gateways");
         self.announcer.handle_gateways(gateways, now);
@@ -224,7 +238,11 @@ impl Task {
 
     /// Tells how the wires look, if that has changed.
     fn tell_surroundings(&self) {
-        let surroundings = self.announcer.surroundings();
+        let mut surroundings = self.announcer.surroundings();
+        if !self.deaf.is_empty() {
+            // What is asked there is not heard: another node can do better.
+            surroundings.forget(self.announcer.interface_names().filter(|(index, _)| self.deaf.contains(index)));
+        }
         self.surroundings.send_if_modified(|current| {
             let changed = *current != surroundings;
             if changed {
@@ -276,11 +294,7 @@ impl Task {
                 }
                 Ok(Reception::OtherInterface) => metrics::frame_unanswered("other_interface"),
                 Ok(Reception::Empty) => return,
-                Err(error) => {
-                    debug!(interface = %key.interface, %error, "cannot read from the socket");
-                    metrics::socket_error("receive");
-                    return;
-                }
+                Err(error) => return self.handle_failure(key.interface, Operation::Receive, &error, now()),
             }
         }
     }
@@ -313,7 +327,7 @@ impl Task {
             self.join_groups(now);
         }
         if self.publish_at.take_if(|at| *at <= now).is_some() {
-            self.status.send_replace(self.announcer.status());
+            self.status.send_replace(self.picture(now));
         }
         self.flush(now);
     }
@@ -322,14 +336,23 @@ impl Task {
     /// wait for.
     fn follow(&mut self, now: Instant) {
         let wanted: BTreeSet<_> = self.announcer.ports().collect();
-        let deaf = self.ports.open(&wanted);
+        let failed = self.ports.open(&wanted);
+        let deaf: BTreeSet<IfIndex> = failed.keys().copied().collect();
+        for (interface, error) in failed {
+            self.troubles.note(Place::Interface(interface), Operation::Open, &error, now);
+        }
         // What was announced there so far is lost.
         for interface in self.deaf.difference(&deaf) {
             self.announcer.reannounce_on(*interface, now);
         }
-        self.deaf = deaf;
+        if deaf != self.deaf {
+            self.deaf = deaf;
+            self.tell_surroundings();
+        }
         self.flush(now);
-        self.ports.set_filter(Filter::new(&self.announcer.prefixes()));
+        for (interface, error) in self.ports.set_filter(Filter::new(&self.announcer.prefixes())) {
+            self.troubles.note(Place::Interface(interface), Operation::Filter, &error, now);
+        }
         self.groups.want(self.announcer.groups());
         self.join_groups(now);
         if !self.deaf.is_empty() {
@@ -342,7 +365,8 @@ impl Task {
         match self.groups.step() {
             Progress::Done => {}
             Progress::More => self.join_at = Some(now),
-            Progress::Refused => {
+            Progress::Refused(refused) => {
+                self.troubles.note(Place::Interface(refused.interface), Operation::JoinGroup, &refused, now);
                 self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
             }
         }
@@ -388,14 +412,16 @@ impl Task {
         }
     }
 
-    fn send_datagram(&self, datagram: &Datagram) {
+    fn send_datagram(&mut self, datagram: &Datagram) {
         let (interface, frame) = match self.announcer.wrap_datagram(datagram) {
             Ok(wrapped) => wrapped,
             Err(undelivered) => return metrics::datagram_dropped(undelivered.reason()),
         };
         match self.ports.send_datagram(interface, &frame) {
             Ok(()) => metrics::frame_sent("datagram"),
-            Err(error) => metrics::send_error(failure(&error).0),
+            Err(error) => {
+                self.handle_send_failure(interface, &error, now());
+            }
         }
     }
 
@@ -410,34 +436,12 @@ impl Task {
             self.publish_within(COUNTERS_INTERVAL, now);
             return;
         };
-        let (reason, room) = failure(&error);
-        metrics::send_error(reason);
         // An asker asks again. Where an interface is down or gone, its return begins the announcements anew.
+        let room = self.handle_send_failure(frame.interface, &error, now);
         if room == Room::Full && frame.kind == FrameKind::Announcement && self.unsent.len() < UNSENT_DEPTH {
             self.unsent.push_back(frame);
             self.resend_at.get_or_insert(now + RESEND_INTERVAL);
         }
-    }
-}
-
-/// Whether it is worth trying to send a frame again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    /// Soon: queues were full.
-    Full,
-    /// The failure has another reason.
-    Unknown,
-}
-
-/// Why a frame could not be sent, as a metric label.
-fn failure(error: &io::Error) -> (&'static str, Room) {
-    match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::WouldBlock, _) | (_, Some(libc::ENOBUFS)) => ("queue_full", Room::Full),
-        (io::ErrorKind::NotConnected, _) => ("no_socket", Room::Unknown),
-        (io::ErrorKind::NetworkDown, _) => ("interface_down", Room::Unknown),
-        (_, Some(libc::ENXIO | libc::ENODEV)) => ("interface_gone", Room::Unknown),
-        (_, Some(libc::EMSGSIZE)) => ("too_long", Room::Unknown),
-        _ => ("other", Room::Unknown),
     }
 }
 
@@ -470,7 +474,10 @@ const DATAGRAM_DEPTH: usize = 256;
 const UNSENT_DEPTH: usize = 4096;
 /// Chosen: the time in which a gigabit link sends some thousand frames.
 const RESEND_INTERVAL: Duration = Duration::from_millis(5);
+/// Chosen: soon enough for whoever mends it, seldom enough to cost nothing.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// Chosen: one for each monitor; what is lost is counted the next time.
+const LOST_DEPTH: usize = 4;
 /// Chosen: people and probes that read the state do not notice it.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// Chosen: a picture of 10 000 addresses takes some milliseconds, which traffic alone must not cost more often.
