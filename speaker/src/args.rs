@@ -76,6 +76,11 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS", default_value = "lo")]
     pub bind_service_ips: BindServiceIps,
 
+    /// File that says which interfaces never announce, in the form of MetalLB's excludel2.yaml [default:
+    /// /etc/metallb/excludel2.yaml, or where that is missing the list that MetalLB ships]
+    #[arg(long, env = "GARPIKE_EXCLUDED_INTERFACES", value_name = "FILE")]
+    pub excluded_interfaces: Option<PathBuf>,
+
     /// How owners are placed on nodes
     #[arg(long, env = "GARPIKE_PLACEMENT", default_value = "hash")]
     pub placement: Placement,

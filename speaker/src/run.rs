@@ -32,7 +32,7 @@ use crate::pipeline::{Pipeline, View};
 use crate::relay::Relay;
 use crate::source::{ExcludeLabel, Rules, Source};
 use crate::window::{Listeners, Window};
-use crate::{local_addresses, metrics};
+use crate::{excluded, local_addresses, metrics};
 
 /// Runs a speaker until SIGTERM or SIGINT.
 ///
@@ -93,6 +93,10 @@ struct Speaker {
 
 impl Speaker {
     async fn start(args: &Args) -> Result<Self> {
+        // Before any thread is started, which would have it in force.
+        if let Err(error) = announcer_io::lower_net_raw() {
+            warn!(%error, "CAP_NET_RAW stays in force all the time: the kernel does not let it be lowered");
+        }
         let prometheus = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
         metrics::describe();
         let (sealing, keys) = sealing(args)?;
@@ -100,8 +104,9 @@ impl Speaker {
         let listeners = Listeners::bind(args).await?;
 
         let (duties, duties_receiver) = watch::channel(Duties::default());
-        let (announcer_task, mut announcer) =
-            announcer_io::Task::new(garpike_announcer::Config::default(), duties_receiver)?;
+        let excluded = excluded::read(args.excluded_interfaces.as_deref())?;
+        let config = garpike_announcer::Config { excluded, ..garpike_announcer::Config::default() };
+        let (announcer_task, mut announcer) = announcer_io::Task::new(config, duties_receiver)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let token = stop.clone();
