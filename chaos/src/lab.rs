@@ -13,6 +13,7 @@
 //! To use it, [`enter`] first thing in `main`, then [`Lab::build`]. Clocks: this module is a shell and reads them.
 
 mod arrival;
+pub mod bench;
 pub mod echo;
 mod enter;
 mod faults;

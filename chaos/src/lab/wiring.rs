@@ -160,7 +160,7 @@ impl Namespace {
         })
     }
 
-    fn index_of(&self, interface: &str) -> Result<IfIndex, LabError> {
+    pub(super) fn index_of(&self, interface: &str) -> Result<IfIndex, LabError> {
         let name = interface.to_owned();
         let link = self.request(format!("find link {interface}"), move |netlink| async move {
             netlink.link().get().match_name(name).execute().try_next().await
@@ -170,7 +170,12 @@ impl Namespace {
         Ok(IfIndex(link.header.index))
     }
 
-    fn request<T, F>(&self, what: String, request: impl FnOnce(Handle) -> F + Send + 'static) -> Result<T, LabError>
+    /// Asks the kernel for something.
+    pub(super) fn request<T, F>(
+        &self,
+        what: String,
+        request: impl FnOnce(Handle) -> F + Send + 'static,
+    ) -> Result<T, LabError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, rtnetlink::Error>>,
