@@ -28,7 +28,7 @@ use garpike_election::{IfIndex, InterfaceName, MacAddr, Selection, ServiceIp};
 use crate::excluded::Excluded;
 use crate::links::{Link, LinkSet};
 use crate::pacer::Pacer;
-use crate::prefixes::Prefixes;
+use crate::prefixes::{MAX_PREFIXES, Prefixes};
 use crate::schedule::Schedule;
 use crate::stations::Stations;
 use crate::wire;
@@ -271,8 +271,13 @@ impl Announcer {
 
     /// Few prefixes that cover the addresses that are answered for, for the packet filter.
     pub fn prefixes(&self) -> Prefixes {
+        self.prefixes_with(MAX_PREFIXES)
+    }
+
+    /// The same with at most `most` of each family.
+    pub fn prefixes_with(&self, most: usize) -> Prefixes {
         let ips = || self.owned.keys().chain(self.stood_in.keys());
-        Prefixes::covering(ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
+        Prefixes::covering_with(most, ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
     }
 
     /// The solicited-node groups to join on each interface: without them a snooping switch, and most network cards,

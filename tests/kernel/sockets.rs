@@ -176,11 +176,13 @@ fn forwarded_solicitation(inside: &Init) -> Verdict {
     let asks: Vec<Message> = messages
         .filter(|message| message.ethernet().source == Host::CLIENT.mac && message.target() == IpAddr::from(target))
         .collect();
+    println!("{heard:02x?}");
     assert!(
         asks.iter().any(|message| matches!(message, Message::NeighborSolicitation(_))
             && message.ethernet().destination.is_multicast()),
         "the kernel asks for the service IP itself: nobody may answer that, and it is no claim: {asks:?}"
     );
+    println!("{heard:02x?}");
     assert!(
         asks.iter().all(|message| message.claim().is_none_or(|claim| claim.ip != IpAddr::from(target))),
         "{asks:?}"

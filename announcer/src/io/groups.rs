@@ -119,7 +119,8 @@ impl Groups {
     }
 }
 
-fn is_out_of_memory(error: &io::Error) -> bool {
+/// Whether a socket has used up its share of option memory (`net.core.optmem_max`).
+pub(super) fn is_out_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
 }
 

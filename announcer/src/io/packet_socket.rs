@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::groups::is_out_of_memory;
 use super::privileges::with_net_raw;
 use crate::filter::Instruction;
 
@@ -193,6 +194,16 @@ pub enum OpenSocketError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl OpenSocketError {
+    /// Whether the socket's share of option memory (`net.core.optmem_max`) does not hold the filter.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Kernel { source, .. } => is_out_of_memory(source),
+            Self::Permission { .. } | Self::InterfaceGone { .. } => false,
+        }
+    }
 }
 
 fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {

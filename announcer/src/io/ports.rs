@@ -83,7 +83,8 @@ impl Ports {
         self.sockets.retain(|key, _| key.interface != interface);
     }
 
-    /// Has all sockets pass what `filter` passes; gives the interfaces where the kernel refuses that, and why.
+    /// Has all sockets pass what `filter` passes; gives the interfaces where the kernel refuses that, and why. It is tried
+    /// again with the next call.
     pub(super) fn set_filter(&mut self, filter: Filter) -> BTreeMap<IfIndex, io::Error> {
         if filter == self.filter {
             return BTreeMap::new();
@@ -94,7 +95,9 @@ impl Ports {
                 refused.insert(key.interface, error);
             }
         }
-        self.filter = filter;
+        if refused.is_empty() {
+            self.filter = filter;
+        }
         refused
     }
 

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
 use super::gateways::watch_gateways;
-use super::groups::{Groups, Progress};
+use super::groups::{Groups, Progress, is_out_of_memory};
 use super::interfaces::watch_links;
 use super::netlink::Lost;
 use super::packet_socket::{OpenSocketError, PacketSocket};
@@ -36,6 +36,7 @@ use crate::duties::Duties;
 use crate::filter::Filter;
 use crate::links::LinkSet;
 use crate::metrics;
+use crate::prefixes::MAX_PREFIXES;
 use crate::stations::Gateways;
 use crate::surroundings::Surroundings;
 
@@ -57,6 +58,8 @@ pub struct Task {
     /// Interfaces that lack a socket.
     deaf: BTreeSet<IfIndex>,
     troubles: Troubles,
+    /// How many prefixes of each family the filters may hold.
+    most_prefixes: usize,
     /// Announcements that the kernel had no room for.
     unsent: VecDeque<Frame>,
     /// When to try `unsent` again.
@@ -140,6 +143,7 @@ impl Task {
             surroundings: surroundings_sender,
             deaf: BTreeSet::new(),
             troubles: Troubles::default(),
+            most_prefixes: MAX_PREFIXES,
             unsent: VecDeque::new(),
             resend_at: None,
             reopen_at: None,
@@ -336,7 +340,11 @@ impl Task {
     /// wait for.
     fn follow(&mut self, now: Instant) {
         let wanted: BTreeSet<_> = self.announcer.ports().collect();
-        let failed = self.ports.open(&wanted);
+        let mut failed = self.ports.open(&wanted);
+        while failed.values().any(OpenSocketError::is_out_of_memory) && self.takes_coarser_filter() {
+            self.set_filter(now);
+            failed = self.ports.open(&wanted);
+        }
         let deaf: BTreeSet<IfIndex> = failed.keys().copied().collect();
         for (interface, error) in failed {
             self.troubles.note(Place::Interface(interface), Operation::Open, &error, now);
@@ -350,15 +358,41 @@ impl Task {
             self.tell_surroundings();
         }
         self.flush(now);
-        for (interface, error) in self.ports.set_filter(Filter::new(&self.announcer.prefixes())) {
-            self.troubles.note(Place::Interface(interface), Operation::Filter, &error, now);
-        }
+        self.set_filter(now);
         self.groups.want(self.announcer.groups());
         self.join_groups(now);
         if !self.deaf.is_empty() {
             self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
         }
         metrics::sizes(self.announcer.owned_count(), self.announcer.stood_in_count(), wanted.len());
+    }
+
+    /// Has the sockets pass what concerns the addresses.
+    fn set_filter(&mut self, now: Instant) {
+        loop {
+            let refused = self.ports.set_filter(Filter::new(&self.announcer.prefixes_with(self.most_prefixes)));
+            if refused.values().any(is_out_of_memory) && self.takes_coarser_filter() {
+                continue;
+            }
+            for (interface, error) in refused {
+                self.troubles.note(Place::Interface(interface), Operation::Filter, &error, now);
+                self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
+            }
+            return;
+        }
+    }
+
+    /// Where the kernel has no room for the filter, a coarser one does: it lets more pass that the core drops.
+    fn takes_coarser_filter(&mut self) -> bool {
+        let coarser = self.most_prefixes > 1;
+        if coarser {
+            self.most_prefixes /= 2;
+            info!(
+                prefixes = self.most_prefixes,
+                "net.core.optmem_max has no room for the filter: taking a coarser one"
+            );
+        }
+        coarser
     }
 
     fn join_groups(&mut self, now: Instant) {
