@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it reports as the test harness does")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a check that cannot go on has failed")]
 
+mod dissector;
 mod frames;
 mod links;
 mod neighbours;
@@ -27,7 +28,7 @@ enum Verdict {
     NotRun(String),
 }
 
-const CHECKS: &[&[Check]] = &[neighbours::CHECKS, sockets::CHECKS, links::CHECKS];
+const CHECKS: &[&[Check]] = &[neighbours::CHECKS, sockets::CHECKS, links::CHECKS, dissector::CHECKS];
 
 fn main() -> ExitCode {
     let mut init = match enter() {

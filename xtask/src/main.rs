@@ -26,7 +26,7 @@ enum Xtask {
         /// Only this target
         target: Option<String>,
     },
-    /// Installs what `lint` needs beyond the toolchain
+    /// Installs what `lint` or `test` need beyond the toolchain
     #[command(subcommand)]
     Setup(Setup),
 }
@@ -36,6 +36,8 @@ enum Xtask {
 enum Setup {
     /// cargo-deny, built from its crate
     Deny,
+    /// nftables and tshark from Debian, which some checks of `test` use; needs root
+    Lab,
 }
 
 fn main() -> ExitCode {
@@ -54,14 +56,18 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Lint => lint(),
         Xtask::Fuzz { seconds, target } => fuzz(*seconds, target.as_deref()),
         Xtask::Setup(Setup::Deny) => setup_deny(),
+        Xtask::Setup(Setup::Lab) => setup_lab(),
     }
 }
 
 fn test() -> Result<()> {
-    eprintln!("xtask: needs the Rust toolchain only; installs nothing");
+    eprintln!(
+        "xtask: needs the Rust toolchain only, and tshark for one test (cargo xtask setup lab); installs nothing"
+    );
     // Needs neither rights nor other programs.
     cargo(&["test", "--workspace", "--profile", PROFILE])?;
     // Needs user namespaces or root; fails, with the setting to change, where there are none.
+    cargo(&["test", "--profile", PROFILE, "--test", "kernel"])?;
     cargo(&["test", "--profile", PROFILE, "--test", "lab", "--", "--test-threads=1"])
 }
 
@@ -137,6 +143,13 @@ fn setup_deny() -> Result<()> {
     cargo(&["install", "cargo-deny", "--locked", "--version", DENY_VERSION])
 }
 
+fn setup_lab() -> Result<()> {
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    succeed(&mut install).context("on other systems install nft and tshark by their own means")
+}
+
 fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -189,4 +202,5 @@ fn now() -> Instant {
 
 /// The profile of tests and lab: see Cargo.toml.
 const PROFILE: &str = "ci";
+const DEBIAN_PACKAGES: [&str; 2] = ["nftables", "tshark"];
 const DENY_VERSION: &str = "0.20.2";
