@@ -9,6 +9,8 @@ use crate::wire::{
     Arp, ArpOperation, Ethernet, Ignored, Message, NaFlags, NeighborAdvertisement, NeighborSolicitation,
 };
 
+mod responder;
+
 // --- Answers
 
 #[test]
