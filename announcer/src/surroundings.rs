@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use garpike_election::{IfIndex, InterfaceName, Selection, Wire};
+use garpike_election::{InterfaceName, Selection, Wire};
 use ipnet::IpNet;
 
 use crate::links::Link;
@@ -18,18 +18,6 @@ pub struct Surroundings {
     pub stations: bool,
     /// Whether a gateway that was known does not answer any more.
     pub gateway_silent: bool,
-}
-
-impl Surroundings {
-    /// Leaves out interfaces that cannot be used after all.
-    pub(crate) fn forget<'a>(&mut self, unusable: impl Iterator<Item = (IfIndex, &'a InterfaceName)>) {
-        for (_, name) in unusable {
-            self.wires.remove(name);
-            if let Selection::Only(names) = &mut self.interfaces {
-                names.remove(name);
-            }
-        }
-    }
 }
 
 impl Default for Surroundings {

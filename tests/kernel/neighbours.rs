@@ -95,10 +95,14 @@ fn default_client(inside: &Init) -> Verdict {
 
 fn arp_accept(inside: &Init) -> Verdict {
     let bench = Bench::new(inside, &[Setting("net/ipv4/conf/all/arp_accept", "1")]).unwrap();
-    let created = |form| match form {
-        Form::Answer => New(Nud::Reachable),
-        Form::Probe => Same,
-        _ => New(Nud::Stale),
+    let created = |form| {
+        if form == Form::Answer {
+            New(Nud::Reachable)
+        } else if form == Form::Probe {
+            Same
+        } else {
+            New(Nud::Stale)
+        }
     };
     let arp = DEFAULT_CLIENT.iter().map(|(form, _)| *form).filter(|form| is_arp(*form));
     judge(&bench, &arp.map(|form| (form, Nothing, created(form))).collect::<Vec<_>>());

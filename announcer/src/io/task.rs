@@ -243,9 +243,9 @@ impl Task {
     /// Tells how the wires look, if that has changed.
     fn tell_surroundings(&self) {
         let mut surroundings = self.announcer.surroundings();
-        if !self.deaf.is_empty() {
-            // What is asked there is not heard: another node can do better.
-            surroundings.forget(self.announcer.interface_names().filter(|(index, _)| self.deaf.contains(index)));
+        // What is asked on an interface without sockets is not heard: another node can do better.
+        for (_, name) in self.announcer.interface_names().filter(|(index, _)| self.deaf.contains(index)) {
+            failures::forget(&mut surroundings, name);
         }
         self.surroundings.send_if_modified(|current| {
             let changed = *current != surroundings;

@@ -5,12 +5,13 @@
 use std::io;
 use std::time::Instant;
 
-use garpike_election::IfIndex;
+use garpike_election::{IfIndex, InterfaceName, Selection};
 
 use super::{COUNTERS_INTERVAL, REOPEN_INTERVAL, Task};
 use crate::announcer::Status;
 use crate::io::troubles::{Operation, Place};
 use crate::metrics;
+use crate::surroundings::Surroundings;
 
 impl Task {
     /// Counts a frame that could not be sent, and tells whether it is worth trying again.
@@ -30,6 +31,7 @@ impl Task {
         if failure(error).1 == Room::Gone {
             self.ports.close(interface);
             self.deaf.insert(interface);
+            self.tell_surroundings();
             self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
         }
     }
@@ -44,6 +46,14 @@ impl Task {
         }
         status.troubles = self.troubles.shown(Place::Node, now);
         status
+    }
+}
+
+/// Leaves out an interface that cannot be used after all.
+pub(super) fn forget(surroundings: &mut Surroundings, interface: &InterfaceName) {
+    surroundings.wires.remove(interface);
+    if let Selection::Only(names) = &mut surroundings.interfaces {
+        names.remove(interface);
     }
 }
 
@@ -73,7 +83,19 @@ fn failure(error: &io::Error) -> (&'static str, Room) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn an_interface_without_sockets_is_none_to_the_others() {
+        let names = |names: &[&str]| Selection::Only(names.iter().map(|name| name.parse().unwrap()).collect());
+        let mut surroundings = Surroundings { interfaces: names(&["eth0", "eth1"]), ..Surroundings::default() };
+        forget(&mut surroundings, &"eth1".parse().unwrap());
+        assert_eq!(surroundings.interfaces, names(&["eth0"]));
+        forget(&mut surroundings, &"eth0".parse().unwrap());
+        assert_eq!(surroundings.interfaces, Selection::Only(BTreeSet::new()));
+    }
 
     #[test]
     fn each_failure_has_its_reason_and_only_a_full_queue_is_worth_another_try() {

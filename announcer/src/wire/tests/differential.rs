@@ -146,10 +146,13 @@ fn their_option(mut options: &[u8], wanted: u8) -> Option<Option<MacAddr>> {
         if kind != wanted || found.is_some() {
             continue;
         }
-        let address = match NdpOptionsIterator::from_slice(option).next()?.ok()? {
-            NdpOptionSlice::SourceLinkLayerAddress(option) => option.link_layer_address(),
-            NdpOptionSlice::TargetLinkLayerAddress(option) => option.link_layer_address(),
-            _ => return None,
+        let option = NdpOptionsIterator::from_slice(option).next()?.ok()?;
+        let address = if let NdpOptionSlice::SourceLinkLayerAddress(option) = &option {
+            option.link_layer_address()
+        } else if let NdpOptionSlice::TargetLinkLayerAddress(option) = &option {
+            option.link_layer_address()
+        } else {
+            return None;
         };
         found = Some(MacAddr(address.try_into().ok()?));
     }
