@@ -60,9 +60,10 @@ fn children(inside: &Init) -> Verdict {
 }
 
 fn longest_filters(inside: &Init) -> Verdict {
-    // Each four words apart, so that no prefix is short.
-    let v4 = (0..MAX_PREFIXES as u32).map(|i| Ipv4Addr::from_bits(i * 0x0100_0001));
-    let v6 = (0..MAX_PREFIXES as u128).map(|i| Ipv6Addr::from_bits(i * 0x0100_0000_0001_0000_0000_0000_0001));
+    // Unlike each other, so that no prefix is short.
+    let v4 = (0..u32::try_from(MAX_PREFIXES).unwrap()).map(|i| Ipv4Addr::from_bits(i * 0x0100_0001));
+    let v6 = (0..u128::try_from(MAX_PREFIXES).unwrap())
+        .map(|i| Ipv6Addr::from_bits(i * 0x0100_0000_0001_0000_0000_0000_0001));
     let prefixes = Prefixes::covering(v4, v6);
     assert_eq!((prefixes.v4.len(), prefixes.v6.len()), (MAX_PREFIXES, MAX_PREFIXES));
     let filter = Filter::new(&prefixes);

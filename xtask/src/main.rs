@@ -74,6 +74,8 @@ fn test() -> Result<()> {
 fn lint() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    // Not among all targets, because they are run by name.
+    cargo(&["clippy", "--test", "kernel", "--", "-D", "warnings"])?;
     cargo_with(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     for core in ["garpike-membership", "garpike-announcer"] {
         cargo(&["check", "--package", core, "--no-default-features"])?;

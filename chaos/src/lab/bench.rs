@@ -90,6 +90,8 @@ impl Bench {
         host.set_sysctls(CLIENT_SYSCTLS)?;
         wire.set_sysctls(SWITCH_SYSCTLS)?;
         host.set_link(LOOPBACK, LinkState::Up)?;
+        // Linux takes an interface whose peer has the same number for a network card, and tells of its carrier once a second.
+        wire.add_bridge("unused")?;
         let cable = wire.add_cable("p-host", &host, Host::CLIENT.mac)?;
         for (ip, prefix_len) in Host::CLIENT.addresses() {
             host.add_address(cable.eth0, ip, prefix_len)?;
