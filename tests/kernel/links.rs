@@ -43,7 +43,7 @@ fn a_life(inside: &Init) -> Verdict {
     let took = pulled.elapsed();
     println!("a lost carrier is told within {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
-    assert_eq!(announcer.obstacle("eth0").as_deref(), Some("has no carrier"));
+    announcer.shows_obstacle("eth0", Some("has no carrier"));
 
     bench.set_cord(Cord::In).unwrap();
     wait_until("it announces again", || announcer.interfaces() == names(&["eth0"]));
@@ -58,13 +58,13 @@ fn a_life(inside: &Init) -> Verdict {
     let bridge = bench.add_bridge("br7").unwrap();
     bench.set_master(Some(bridge)).unwrap();
     wait_until("the port leaves it to the bridge", || announcer.interfaces() == names(&["br7"]));
-    assert_eq!(announcer.obstacle("lan7").as_deref(), Some("is a port of a bridge, bond or VRF"));
+    announcer.shows_obstacle("lan7", Some("is a port of a bridge, bond or VRF"));
     bench.set_master(None).unwrap();
     wait_until("it is free again", || announcer.interfaces() == names(&["lan7"]));
 
     bench.remove_card().unwrap();
     wait_until("it is gone", || announcer.interfaces().is_empty());
-    assert_eq!(announcer.obstacle("lan7"), None);
+    announcer.shows_obstacle("lan7", None);
     announcer.end();
     Verdict::Held
 }
@@ -218,11 +218,11 @@ impl Announcer {
         }
     }
 
-    fn obstacle(&self, interface: &str) -> Option<String> {
-        // The status follows within a fifth of a second.
-        sleep(500);
-        let status = self.handles.status.borrow();
-        status.interfaces.get(&interface.parse().unwrap())?.obstacle.map(str::to_owned)
+    fn shows_obstacle(&self, interface: &str, expected: Option<&str>) {
+        let name = interface.parse().unwrap();
+        wait_until("the status follows", || {
+            self.handles.status.borrow().interfaces.get(&name).and_then(|interface| interface.obstacle) == expected
+        });
     }
 
     fn troubles(&self, interface: &str) -> Vec<String> {
