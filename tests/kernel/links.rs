@@ -226,7 +226,9 @@ impl Announcer {
     }
 
     fn troubles(&self, interface: &str) -> Vec<String> {
-        self.handles.status.borrow().interfaces[&interface.parse().unwrap()].troubles.clone()
+        let name = interface.parse().unwrap();
+        wait_until("there is a status", || self.handles.status.borrow().interfaces.contains_key(&name));
+        self.handles.status.borrow().interfaces[&name].troubles.clone()
     }
 
     /// How long it has computed so far.
