@@ -1,6 +1,6 @@
 //! The metrics of this crate: names, descriptions, and one typed function per event.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 
 const FRAMES_SENT: &str = "garpike_announcer_frames_sent_total";
 const FRAMES_UNANSWERED: &str = "garpike_announcer_frames_unanswered_total";
@@ -45,12 +45,12 @@ pub fn describe() {
     describe_gauge!(INTERFACES, Unit::Count, "interfaces that can announce");
 }
 
-pub(crate) fn frame_sent(kind: &'static str) {
-    counter!(FRAMES_SENT, "kind" => kind).increment(1);
+pub(crate) fn frames_sent(kind: &'static str) -> Counter {
+    counter!(FRAMES_SENT, "kind" => kind)
 }
 
-pub(crate) fn frame_unanswered(reason: &'static str) {
-    counter!(FRAMES_UNANSWERED, "reason" => reason).increment(1);
+pub(crate) fn frames_unanswered(reason: &'static str) -> Counter {
+    counter!(FRAMES_UNANSWERED, "reason" => reason)
 }
 
 pub(crate) fn datagram_heard() {

@@ -11,11 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use garpike_election::IfIndex;
-use nix::cmsg_space;
 use nix::sys::socket::{
     ControlMessageOwned, LinkAddr, MsgFlags, RecvMsg, SetSockOpt as _, recvmsg, sockopt::ReceiveTimestampns,
 };
-use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
@@ -118,10 +116,9 @@ impl PacketSocket {
     ///
     /// `WouldBlock` when there is none, `ENETDOWN` once when the interface went down.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
-        let mut control = cmsg_space!(TimeSpec);
+        let mut control = Control([0; CONTROL_LEN]);
         let mut parts = [IoSliceMut::new(buffer)];
-        let received =
-            recvmsg::<LinkAddr>(self.as_raw_fd(), &mut parts, Some(control.as_mut_slice()), MsgFlags::empty())?;
+        let received = recvmsg::<LinkAddr>(self.as_raw_fd(), &mut parts, Some(&mut control.0), MsgFlags::empty())?;
         let of_ours = received.address.map(|sender| sender.ifindex()) == usize::try_from(self.interface.0).ok();
         let (len, came) = (received.bytes, came(&received));
         Ok(buffer.get(..len).filter(|_| of_ours).map(|frame| Received { frame, came }))
@@ -194,6 +191,10 @@ pub enum OpenSocketError {
     },
 }
 
+/// Room for what the kernel says of a frame, aligned as its headers want it.
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
+
 fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
     let time = received
         .cmsgs()
@@ -230,5 +231,7 @@ const fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
+/// A time stamp takes 32 bytes with its header; chosen with room for another message.
+const CONTROL_LEN: usize = 96;
 const LINK_LAYER_LEN: libc::socklen_t = socklen::<libc::sockaddr_ll>();
 const INT_LEN: libc::socklen_t = socklen::<libc::c_int>();

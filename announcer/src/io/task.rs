@@ -23,6 +23,7 @@ use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
+use super::counts::Counts;
 use super::gateways::watch_gateways;
 use super::groups::{Groups, Progress};
 use super::netlink::watch_links;
@@ -51,6 +52,7 @@ pub struct Task {
     surroundings: watch::Sender<Surroundings>,
     /// Interfaces that lack a socket.
     deaf: BTreeSet<IfIndex>,
+    counts: Counts,
     /// Announcements that the kernel had no room for.
     unsent: VecDeque<Frame>,
     /// When to try `unsent` again.
@@ -68,7 +70,7 @@ pub struct Task {
 pub struct Handles {
     /// What the announcer tells. Whoever does not take them in time loses the newest.
     pub events: mpsc::Receiver<Event>,
-    /// The state; counters may be a second old, the rest a fifth of one.
+    /// The state. Its counters may be some seconds old, the more the more addresses there are, the rest a fifth of one.
     pub status: watch::Receiver<Status>,
     /// How the node's wires look, for the facts that the membership gossips. Empty until that is known.
     pub surroundings: watch::Receiver<Surroundings>,
@@ -133,6 +135,7 @@ impl Task {
             status: status_sender,
             surroundings: surroundings_sender,
             deaf: BTreeSet::new(),
+            counts: Counts::default(),
             unsent: VecDeque::new(),
             resend_at: None,
             reopen_at: None,
@@ -243,9 +246,14 @@ impl Task {
         self.flush(now);
     }
 
-    /// Handles a batch of frames, each of them to the end, so that an answer does not wait for the rest.
     async fn handle_readable(&mut self, key: Key) {
-        self.publish_within(COUNTERS_INTERVAL, now());
+        self.publish_counters(now());
+        self.read(key).await;
+        self.flush(now());
+    }
+
+    /// Handles a batch of frames, each of them up to its answer, so that this does not wait for the rest.
+    async fn read(&mut self, key: Key) {
         let mut buffer = [0; FRAME_BUFFER_LEN];
         let mut held_up = false;
         for _ in 0..BATCH {
@@ -265,16 +273,16 @@ impl Task {
                     }
                     let now = now();
                     if let Err(unanswered) = self.announcer.handle_frame(key.interface, frame, now) {
-                        metrics::frame_unanswered(unanswered.reason());
+                        self.counts.frame_unanswered(unanswered.reason());
                     }
-                    self.flush(now);
+                    self.transmit(now);
                 }
                 Ok(Reception::Stale) if key.channel == Channel::Datagrams => metrics::datagram_dropped(STALE),
                 Ok(Reception::Stale) => {
                     held_up = true;
-                    metrics::frame_unanswered(STALE);
+                    self.counts.frame_unanswered(STALE);
                 }
-                Ok(Reception::OtherInterface) => metrics::frame_unanswered("other_interface"),
+                Ok(Reception::OtherInterface) => self.counts.frame_unanswered("other_interface"),
                 Ok(Reception::Empty) => return,
                 Err(error) => {
                     debug!(interface = %key.interface, %error, "cannot read from the socket");
@@ -348,11 +356,16 @@ impl Task {
         }
     }
 
-    /// Sends and tells everything that the core has ready.
-    fn flush(&mut self, now: Instant) {
+    /// Sends what the core has ready.
+    fn transmit(&mut self, now: Instant) {
         while let Some(frame) = self.announcer.poll_transmit() {
             self.send(frame, now);
         }
+    }
+
+    /// Sends and tells everything that the core has ready.
+    fn flush(&mut self, now: Instant) {
+        self.transmit(now);
         while let Some(event) = self.announcer.poll_event() {
             match &event {
                 Event::Claimed { ip, mac, interface } => {
@@ -388,15 +401,21 @@ impl Task {
         }
     }
 
-    fn send_datagram(&self, datagram: &Datagram) {
+    fn send_datagram(&mut self, datagram: &Datagram) {
         let (interface, frame) = match self.announcer.wrap_datagram(datagram) {
             Ok(wrapped) => wrapped,
             Err(undelivered) => return metrics::datagram_dropped(undelivered.reason()),
         };
         match self.ports.send_datagram(interface, &frame) {
-            Ok(()) => metrics::frame_sent("datagram"),
+            Ok(()) => self.counts.frame_sent("datagram"),
             Err(error) => metrics::send_error(failure(&error).0),
         }
+    }
+
+    /// Traffic alone changes only the counters of the picture, whose cost grows with the number of addresses.
+    fn publish_counters(&mut self, now: Instant) {
+        let thousands = u32::try_from(self.announcer.owned_count() / 1000).unwrap_or(u32::MAX);
+        self.publish_within(COUNTERS_INTERVAL.saturating_mul(thousands.saturating_add(1)), now);
     }
 
     fn publish_within(&mut self, interval: Duration, now: Instant) {
@@ -406,8 +425,8 @@ impl Task {
 
     fn send(&mut self, frame: Frame, now: Instant) {
         let Err(error) = self.ports.send(&frame) else {
-            metrics::frame_sent(frame.kind.as_str());
-            self.publish_within(COUNTERS_INTERVAL, now);
+            self.counts.frame_sent(frame.kind.as_str());
+            self.publish_counters(now);
             return;
         };
         let (reason, room) = failure(&error);
@@ -473,5 +492,6 @@ const RESEND_INTERVAL: Duration = Duration::from_millis(5);
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Chosen: people and probes that read the state do not notice it.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
-/// Chosen: a picture of 10 000 addresses takes some milliseconds, which traffic alone must not cost more often.
+/// For each thousand addresses. Chosen: a picture takes half a millisecond for a thousand, in which nothing is answered;
+/// that may hit one request in a thousand.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
