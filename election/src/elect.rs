@@ -43,15 +43,15 @@ impl Elector {
         self.orders.retain(|key, _| keys.contains(key));
         // Many addresses have the same placements: one look at each node serves them all.
         let mut fields: BTreeMap<&[Placement], Field<'_>> = BTreeMap::new();
-        let mut addresses = BTreeMap::new();
-        for (ip, address) in &desired.addresses {
+        // Collected, because a map that grows in order is left half empty.
+        let addresses = desired.addresses.iter().map(|(ip, address)| {
             let field = fields.entry(&address.placements);
             let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
             let order = self.orders.entry(address.election_key);
             let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
-            addresses.insert(*ip, field.elect(&self.roster, order, address));
-        }
-        Assignment { addresses }
+            (*ip, field.elect(&self.roster, order, address))
+        });
+        Assignment { addresses: addresses.collect() }
     }
 
     /// Extends the roster to all living members; forgets the dead when they outnumber the living.

@@ -41,8 +41,8 @@ impl Pipeline {
     }
 
     /// Takes what is desired and gives the addresses whose owner changed.
-    pub fn handle_desired(&mut self, desired: Desired) -> Vec<Change> {
-        self.view.desired = Arc::new(desired);
+    pub fn handle_desired(&mut self, desired: impl Into<Arc<Desired>>) -> Vec<Change> {
+        self.view.desired = desired.into();
         self.elect()
     }
 
@@ -117,7 +117,7 @@ const MACS_MAX: usize = 8192;
 
 #[cfg(test)]
 mod tests {
-    use garpike_election::{Address, Handicap, Placement, Presence, ServiceKey};
+    use garpike_election::{Address, Handicap, Placement, Presence};
 
     use super::*;
 
@@ -214,8 +214,7 @@ mod tests {
 
     fn desired() -> Desired {
         let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-        let services = BTreeSet::<ServiceKey>::new();
-        let address = Address { election_key: ip(), services, placements };
+        let address = Address { election_key: ip(), services: Box::default(), placements };
         Desired { addresses: BTreeMap::from([(ip(), address)]), excluded: BTreeSet::new() }
     }
 
