@@ -43,7 +43,7 @@ fn desired(addresses: u32) -> Desired {
         .map(|i| {
             let [_, b, c, d] = (i + 1).to_be_bytes();
             let ip = ServiceIp::new([10, b, c, d].into()).unwrap();
-            (ip, Address { election_key: ip, services: BTreeSet::new(), placements: everywhere.clone() })
+            (ip, Address { election_key: ip, services: Box::default(), placements: everywhere.clone() })
         })
         .collect();
     Desired { addresses, excluded: BTreeSet::new() }
