@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Subcommand, ValueEnum as _};
 use garpike_chaos::fleet::Families;
 use garpike_chaos::lab::{self, Entered, enter};
+use garpike_chaos::load::{self, Load};
 use garpike_chaos::scenario::Scenario;
 use garpike_chaos::sim;
 use garpike_chaos::trial::{self, Plan};
@@ -43,16 +44,25 @@ enum Command {
     },
 }
 
-/// Runs a scenario in the lab
+/// Runs a scenario, or a load, in the lab
 ///
 /// The owner of the probed Service is hit in each trial. Exit status 0 only if every trial was valid and no invariant
 /// was violated.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
-                        garpike chaos run term --trials 5 --json")]
+#[command(
+    after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
+                        garpike chaos run term --trials 5 --json\n  garpike chaos run arp-rate --addresses 10,10000",
+    subcommand_help_heading = "Loads",
+    subcommand_value_name = "LOAD",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Run {
+    #[command(subcommand)]
+    load: Option<Load>,
     /// What happens
-    scenario: Scenario,
+    #[arg(required = true)]
+    scenario: Option<Scenario>,
     /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=100))]
     nodes: u8,
@@ -126,6 +136,7 @@ struct Simulate {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
+        Command::Run(Run { load: Some(load), .. }) => load::run(&load),
         Command::Run(args) => in_lab(&args),
         Command::Simulate(args) => simulate(&args),
         Command::List => list(),
@@ -144,7 +155,7 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
         Entered::Inside(init) => init,
     };
     let plan = Plan {
-        scenario: args.scenario,
+        scenario: args.scenario.context("no scenario is named")?,
         nodes: usize::from(args.nodes),
         families: args.family,
         trials: usize::try_from(args.trials)?,
@@ -215,6 +226,10 @@ fn list() -> Result<ExitCode> {
     writeln!(out, "In the lab (garpike chaos run SCENARIO):")?;
     for scenario in Scenario::value_variants() {
         writeln!(out, "  {:<10} {}", scenario.name(), help(scenario))?;
+    }
+    writeln!(out, "Loads in the lab (garpike chaos run LOAD):")?;
+    for (name, about) in load::list() {
+        writeln!(out, "  {name:<12} {about}")?;
     }
     writeln!(out, "In the simulator (garpike chaos simulate SCENARIO):")?;
     for scenario in sim::Scenario::value_variants() {

@@ -18,6 +18,7 @@ mod enter;
 mod faults;
 mod http;
 mod limits;
+pub mod load;
 mod netns;
 mod outage;
 mod plan;

@@ -5,6 +5,7 @@
 pub mod demo;
 pub mod fleet;
 pub mod lab;
+pub mod load;
 pub mod report;
 pub mod scenario;
 pub mod sim;
