@@ -12,6 +12,7 @@
 //! for. Only what is owned is announced. The core does not decide ownership, and a foreign claim changes nothing but the
 //! events.
 
+mod announce;
 mod ask;
 mod datagrams;
 mod frames;
@@ -23,18 +24,19 @@ use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use garpike_election::{IfIndex, InterfaceName, MacAddr, Selection, ServiceIp};
+use garpike_election::{IfIndex, InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
 
+use crate::askers::Askers;
+use crate::campaigns::Campaigns;
 use crate::links::{Excluded, Link, LinkSet};
-use crate::pacer::Pacer;
 use crate::prefixes::Prefixes;
-use crate::schedule::Schedule;
+use crate::schedule::Reach;
 use crate::stations::Stations;
 use crate::wire;
 
 pub use datagrams::{Datagram, Undelivered};
 pub use frames::{Frame, FrameKind, Unanswered};
-pub use status::{AddressStatus, InterfaceStatus, StandInStatus, Status};
+pub use status::{Acknowledgement, AddressStatus, InterfaceStatus, StandInStatus, Status};
 
 use stand_in::StandIn;
 
@@ -68,6 +70,15 @@ pub enum Event {
         /// The station.
         mac: MacAddr,
     },
+    /// A gateway or client shows that it sends to this node for an address that was gained; the first to do so.
+    Acknowledged {
+        /// The address.
+        ip: ServiceIp,
+        /// The station.
+        mac: MacAddr,
+        /// How long it took from the gain.
+        after: Duration,
+    },
     /// No interface of this node can announce an owned address; once, until that changes.
     NoInterface {
         /// The address.
@@ -93,6 +104,10 @@ pub struct Announcer {
     stood_in: BTreeMap<ServiceIp, BTreeMap<InterfaceName, MacAddr>>,
     /// What follows from `stood_in` and `ports`, with the same keys as `stood_in`.
     standing_in: HashMap<ServiceIp, StandIn>,
+    /// The input of `handle_elsewhere`.
+    elsewhere: BTreeMap<ServiceIp, NodeName>,
+    /// Who asked for which of all these addresses.
+    askers: Askers,
     /// The stations behind each interface.
     stations: BTreeMap<IfIndex, Stations>,
     /// The Ethernet addresses of the members.
@@ -113,7 +128,7 @@ struct Port {
     link_local: Option<Ipv6Addr>,
     has_ipv6: bool,
     carrier_ups: u32,
-    schedule: Schedule,
+    campaigns: Campaigns,
 }
 
 /// An owned address.
@@ -123,6 +138,10 @@ struct Served {
     ports: Vec<IfIndex>,
     /// `Event::NoInterface` was given.
     complained: bool,
+    /// When it was gained, or an interface that announces it.
+    gained: Option<Instant>,
+    /// When a station showed first since then that it sends to this node, and which.
+    acknowledged: Option<(Instant, MacAddr)>,
     answers: u64,
     foreign_claims: u64,
     /// The last foreign claim that became an event.
@@ -141,6 +160,8 @@ impl Announcer {
             served: HashMap::new(),
             stood_in: BTreeMap::new(),
             standing_in: HashMap::new(),
+            elsewhere: BTreeMap::new(),
+            askers: Askers::default(),
             stations: BTreeMap::new(),
             members: BTreeSet::new(),
             check_at: None,
@@ -171,7 +192,7 @@ impl Announcer {
                 }
                 None => {
                     fresh.insert(*index);
-                    Port::new(link, mac, self.pacer(now))
+                    Port::new(link, mac, self.campaigns(now))
                 }
             };
             self.ports.insert(*index, port);
@@ -183,7 +204,7 @@ impl Announcer {
         }
         self.links = Some(links);
         if matters {
-            self.settle(&fresh, now);
+            self.settle(&fresh, Reach::Long, now);
         }
     }
 
@@ -196,39 +217,34 @@ impl Announcer {
         for ip in self.owned.keys().filter(|ip| !owned.contains_key(ip)) {
             for index in self.served.remove(ip).unwrap_or_default().ports {
                 if let Some(port) = self.ports.get_mut(&index) {
-                    port.schedule.cancel(*ip);
+                    port.campaigns.cancel(*ip);
                 }
             }
         }
         self.owned = owned;
-        self.settle(&BTreeSet::new(), now);
+        self.settle(&BTreeSet::new(), Reach::Long, now);
     }
 
-    /// Announces every owned address again, as if it had just been gained: others may have claimed it meanwhile.
+    /// Announces every owned address again, for a few seconds: others may have claimed it meanwhile.
     pub fn reannounce(&mut self, now: Instant) {
         let all = self.ports.keys().copied().collect();
-        self.settle(&all, now);
+        self.settle(&all, Reach::Short, now);
     }
 
     /// Announces every owned address again on one interface, for instance because what was sent there is lost.
     pub fn reannounce_on(&mut self, interface: IfIndex, now: Instant) {
-        self.settle(&BTreeSet::from([interface]), now);
+        self.settle(&BTreeSet::from([interface]), Reach::Long, now);
     }
 
     /// Puts the announcements and questions that are due into the queue of [`Announcer::poll_transmit`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tend_stations(now);
-        for (index, port) in &mut self.ports {
-            while self.outbox.len() < OUTBOX_DEPTH {
-                let Some((ip, shot)) = port.schedule.next(now) else { break };
-                self.outbox.push_back(Frame::announcement(*index, port, ip, shot));
-            }
-        }
+        self.announce(now);
     }
 
     /// When [`Announcer::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ports.values().filter_map(|port| port.schedule.next_at()).chain(self.stations_due()).min()
+        self.ports.values().filter_map(|port| port.campaigns.next_at()).chain(self.stations_due()).min()
     }
 
     /// The next frame to send.
@@ -247,7 +263,7 @@ impl Announcer {
             ServiceIp::new(frame.ip).is_ok_and(|ip| wanted(self, ip, frame.interface))
         };
         match frame.kind {
-            FrameKind::Reply | FrameKind::Announcement => about(Self::serves),
+            FrameKind::Reply | FrameKind::Announcement | FrameKind::Directed => about(Self::serves),
             FrameKind::StandIn => about(Self::stands_in),
             FrameKind::Question => true,
         }
@@ -268,9 +284,9 @@ impl Announcer {
         self.owned.len()
     }
 
-    /// Few prefixes that cover the addresses that are answered for, for the packet filter.
+    /// Few prefixes that cover the addresses that are answered for, and those of other owners, for the packet filter.
     pub fn prefixes(&self) -> Prefixes {
-        let ips = || self.owned.keys().chain(self.stood_in.keys());
+        let ips = || self.owned.keys().chain(self.stood_in.keys()).chain(self.elsewhere.keys());
         Prefixes::covering(ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
     }
 
@@ -284,24 +300,28 @@ impl Announcer {
         owned.chain(stood_in).filter_map(|(ip, index)| Some((index, wire::solicited_node(ip.v6()?)))).collect()
     }
 
-    fn pacer(&self, now: Instant) -> Pacer {
-        Pacer::new(self.config.announcements_per_second, self.config.announcement_burst, now)
+    fn campaigns(&self, now: Instant) -> Campaigns {
+        Campaigns::new(self.config.announcements_per_second, self.config.announcement_burst, now)
     }
 
     /// Makes `served` follow from `owned` and `ports`. Starts the announcements of each address on the interfaces where
-    /// it was not served, and on the `fresh` ones.
-    fn settle(&mut self, fresh: &BTreeSet<IfIndex>, now: Instant) {
+    /// it was not served, and as far as `again` says on the `fresh` ones.
+    fn settle(&mut self, fresh: &BTreeSet<IfIndex>, again: Reach, now: Instant) {
         for (ip, selection) in &self.owned {
             let served = self.served.entry(*ip).or_default();
             let before = std::mem::take(&mut served.ports);
             for (index, port) in &mut self.ports {
                 if port.carries(*ip) && selection.contains(&port.name) {
                     served.ports.push(*index);
+                    let reach = if before.contains(index) { again } else { Reach::Long };
                     if fresh.contains(index) || !before.contains(index) {
-                        port.schedule.start(*ip, now);
+                        port.campaigns.start(*ip, reach, self.askers.turn(*ip, now), now);
+                        if reach == Reach::Long {
+                            (served.gained, served.acknowledged) = (Some(now), None);
+                        }
                     }
                 } else {
-                    port.schedule.cancel(*ip);
+                    port.campaigns.cancel(*ip);
                 }
             }
             let complaint = served.ports.is_empty() && self.links.is_some();
@@ -317,14 +337,14 @@ impl Announcer {
 }
 
 impl Port {
-    fn new(link: &Link, mac: MacAddr, pacer: Pacer) -> Self {
+    fn new(link: &Link, mac: MacAddr, campaigns: Campaigns) -> Self {
         Self {
             name: link.name.clone(),
             mac,
             link_local: link.link_local(),
             has_ipv6: link.has_ipv6(),
             carrier_ups: link.carrier_ups,
-            schedule: Schedule::new(pacer),
+            campaigns,
         }
     }
 

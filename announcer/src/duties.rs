@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use garpike_election::{InterfaceName, MacAddr, Selection, ServiceIp};
+use garpike_election::{InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
 
 /// Everything that a node answers for, and whom it belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Duties {
     pub owned: BTreeMap<ServiceIp, Selection<InterfaceName>>,
     /// The addresses whose owners are away, with the owners' Ethernet addresses on the interfaces that reach them.
     pub stood_in: BTreeMap<ServiceIp, BTreeMap<InterfaceName, MacAddr>>,
+    /// The addresses that other nodes own, with their owners.
+    pub elsewhere: BTreeMap<ServiceIp, NodeName>,
     /// The Ethernet addresses of all members, those that are dead included: what they say is no answer of a station.
     pub members: BTreeSet<MacAddr>,
 }

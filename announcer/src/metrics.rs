@@ -1,12 +1,16 @@
 //! The metrics of this crate: names, descriptions, and one typed function per event.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const FRAMES_SENT: &str = "garpike_announcer_frames_sent_total";
 const FRAMES_UNANSWERED: &str = "garpike_announcer_frames_unanswered_total";
 const DATAGRAMS_HEARD: &str = "garpike_announcer_datagrams_heard_total";
 const DATAGRAMS_DROPPED: &str = "garpike_announcer_datagrams_dropped_total";
 const STATION_ANSWERS: &str = "garpike_announcer_station_answers_total";
+const ACKNOWLEDGED: &str = "garpike_announcer_acknowledged_total";
+const ACKNOWLEDGEMENT_SECONDS: &str = "garpike_announcer_acknowledgement_seconds";
 const SEND_ERRORS: &str = "garpike_announcer_send_errors_total";
 const SOCKET_ERRORS: &str = "garpike_announcer_socket_errors_total";
 const EVENTS_DROPPED: &str = "garpike_announcer_events_dropped_total";
@@ -14,12 +18,17 @@ const OWNED_ADDRESSES: &str = "garpike_announcer_owned_addresses";
 const STOOD_IN_ADDRESSES: &str = "garpike_announcer_stood_in_addresses";
 const INTERFACES: &str = "garpike_announcer_interfaces";
 
+/// The histograms, with the upper bounds of their buckets.
+pub fn histograms() -> [(&'static str, &'static [f64]); 1] {
+    [(ACKNOWLEDGEMENT_SECONDS, &ACKNOWLEDGEMENT_BUCKETS)]
+}
+
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
     describe_counter!(
         FRAMES_SENT,
         Unit::Count,
-        "frames sent, by kind: reply, announcement, stand_in, question or datagram"
+        "frames sent, by kind: reply, announcement, directed, stand_in, question or datagram"
     );
     describe_counter!(FRAMES_UNANSWERED, Unit::Count, "ARP and NDP frames received and not answered, by reason");
     describe_counter!(DATAGRAMS_HEARD, Unit::Count, "datagrams of the membership that came in bare frames");
@@ -33,6 +42,12 @@ pub fn describe() {
         Unit::Count,
         "times that a station which is no member answered when it was asked"
     );
+    describe_counter!(
+        ACKNOWLEDGED,
+        Unit::Count,
+        "gained service IPs for which a gateway or client has shown that it sends to this node"
+    );
+    describe_histogram!(ACKNOWLEDGEMENT_SECONDS, Unit::Seconds, "time from the gain of a service IP until then");
     describe_counter!(SEND_ERRORS, Unit::Count, "frames that the kernel refused to send, by reason");
     describe_counter!(SOCKET_ERRORS, Unit::Count, "failures to open, configure or read a socket, by operation");
     describe_counter!(EVENTS_DROPPED, Unit::Count, "events lost because nobody took them in time");
@@ -65,6 +80,11 @@ pub(crate) fn station_answered() {
     counter!(STATION_ANSWERS).increment(1);
 }
 
+pub(crate) fn acknowledged(after: Duration) {
+    counter!(ACKNOWLEDGED).increment(1);
+    histogram!(ACKNOWLEDGEMENT_SECONDS).record(after);
+}
+
 pub(crate) fn send_error(reason: &'static str) {
     counter!(SEND_ERRORS, "reason" => reason).increment(1);
 }
@@ -83,3 +103,6 @@ pub(crate) fn sizes(owned: usize, stood_in: usize, interfaces: usize) {
     gauge!(STOOD_IN_ADDRESSES).set(stood_in as f64);
     gauge!(INTERFACES).set(interfaces as f64);
 }
+
+/// Chosen: from an answer by return to one by the last directed request.
+const ACKNOWLEDGEMENT_BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 600.0];

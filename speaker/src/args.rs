@@ -5,6 +5,7 @@
 //! possible values: nothing is accepted and then ignored.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +89,10 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_RESTART_GRACE", value_name = "DURATION", default_value = "60s")]
     #[arg(value_parser = timing::duration)]
     pub restart_grace: Duration,
+
+    /// Announcements per second and interface at most, when many addresses move at once
+    #[arg(long, env = "GARPIKE_ANNOUNCE_RATE", value_name = "FRAMES", default_value = "10000")]
+    pub announce_rate: NonZeroU32,
 
     /// Whether /metrics has series for each service IP
     #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", default_value = "false", value_parser = ["false"])]
@@ -301,6 +306,15 @@ mod tests {
             let (name, value) = flag.split_once('=').unwrap();
             assert!(error.contains(name) && error.contains(value) && error.contains("write"), "{error}");
         }
+    }
+
+    #[test]
+    fn announcements_have_a_rate_and_never_none() {
+        let with = |flag| parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]);
+        assert_eq!(with("--port=0").unwrap().announce_rate.get(), 10_000);
+        assert_eq!(with("--announce-rate=500").unwrap().announce_rate.get(), 500);
+        let error = with("--announce-rate=0").unwrap_err();
+        assert!(error.contains("--announce-rate"), "{error}");
     }
 
     #[test]

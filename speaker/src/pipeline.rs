@@ -67,12 +67,24 @@ impl Pipeline {
 
     /// What the announcer is to do.
     pub fn duties(&self) -> Duties {
-        Duties { owned: self.owned(), stood_in: self.stood_in(), members: self.macs.clone() }
+        Duties {
+            owned: self.owned(),
+            stood_in: self.stood_in(),
+            elsewhere: self.elsewhere(),
+            members: self.macs.clone(),
+        }
     }
 
     /// The addresses that this node owns, with the interfaces on which it announces them.
     pub fn owned(&self) -> BTreeMap<ServiceIp, Selection<InterfaceName>> {
         self.view.assignment.owned_by(&self.local).map(|(ip, interfaces)| (ip, interfaces.clone())).collect()
+    }
+
+    /// The addresses that other nodes own, with their owners.
+    pub fn elsewhere(&self) -> BTreeMap<ServiceIp, NodeName> {
+        let addresses = &self.view.assignment.addresses;
+        let owners = addresses.iter().filter_map(|(ip, elected)| Some((*ip, elected.owner()?.clone())));
+        owners.filter(|(_, owner)| *owner != self.local).collect()
     }
 
     /// The addresses for which this node stands in, with the owner's Ethernet address on each interface that meets it.
@@ -128,6 +140,7 @@ mod tests {
         pipeline.handle_members(members(Presence::Away));
 
         assert_eq!(pipeline.owned(), BTreeMap::new());
+        assert_eq!(pipeline.elsewhere(), BTreeMap::from([(ip(), node("a"))]));
         assert_eq!(pipeline.stood_in(), BTreeMap::from([(ip(), BTreeMap::from([(interface("lan1"), mac(1))]))]));
 
         pipeline.handle_members(members(Presence::Here));
@@ -147,7 +160,7 @@ mod tests {
         assert_eq!(pipeline.owned(), BTreeMap::new());
 
         assert_eq!(pipeline.handle_members(alone(NodeState::Ready)).len(), 1);
-        assert_eq!(pipeline.owned().len(), 1);
+        assert_eq!((pipeline.owned().len(), pipeline.elsewhere().len()), (1, 0));
     }
 
     #[test]

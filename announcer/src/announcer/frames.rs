@@ -6,7 +6,7 @@ use std::time::Instant;
 use garpike_election::{IfIndex, MacAddr, ServiceIp};
 
 use super::{Announcer, CLAIM_EVENT_INTERVAL, Event, OUTBOX_DEPTH, Port, push_event};
-use crate::schedule::Shot;
+use crate::campaigns::Shot;
 use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NaFlags, NeighborAdvertisement, NeighborSolicitation};
 
 /// A frame to send.
@@ -33,15 +33,20 @@ pub enum FrameKind {
     StandIn,
     /// A station is to say something.
     Question,
+    /// A station is to say something to an address that was gained.
+    Directed,
 }
 
 impl Frame {
-    pub(super) fn announcement(interface: IfIndex, port: &Port, ip: ServiceIp, shot: Shot) -> Self {
-        let message = match shot {
-            Shot::Arp(form, ip) => port.gratuitous(form, ip),
-            Shot::Advertisement(ip) => Message::NeighborAdvertisement(port.advertisement(ip, port.mac)),
+    pub(super) fn announcement(interface: IfIndex, port: &Port, ip: ServiceIp, shot: Shot) -> Option<Self> {
+        let (kind, message) = match shot {
+            Shot::Arp(form, ip) => (FrameKind::Announcement, port.gratuitous(form, ip)),
+            Shot::Advertisement(ip) => {
+                (FrameKind::Announcement, Message::NeighborAdvertisement(port.advertisement(ip, port.mac)))
+            }
+            Shot::Directed(station) => (FrameKind::Directed, port.directed_request(ip, station)?),
         };
-        Self { interface, ip: ip.addr(), kind: FrameKind::Announcement, bytes: message.emit() }
+        Some(Self { interface, ip: ip.addr(), kind, bytes: message.emit() })
     }
 }
 
@@ -53,6 +58,7 @@ impl FrameKind {
             Self::Announcement => "announcement",
             Self::StandIn => "stand_in",
             Self::Question => "question",
+            Self::Directed => "directed",
         }
     }
 }
@@ -72,6 +78,8 @@ pub enum Unanswered {
     NotAsked,
     /// It is the answer of a station that was asked; see [`Event::StationAnswered`].
     Station,
+    /// It shows that a station sends to this node for an address that was gained; see [`Event::Acknowledged`].
+    Acknowledgement,
     /// It is addressed to another station.
     NotForUs,
     /// It asks for an address that is neither owned nor stood in for.
@@ -94,6 +102,7 @@ impl Unanswered {
             Self::ForeignClaim => "foreign_claim",
             Self::NotAsked => "not_asked",
             Self::Station => "station",
+            Self::Acknowledgement => "acknowledgement",
             Self::NotForUs => "not_for_us",
             Self::NotOwned => "not_owned",
             Self::NotHere => "not_here",
@@ -129,6 +138,7 @@ impl Announcer {
         } else if let Some(stand_in) = self.standing_in.get_mut(&ip) {
             (FrameKind::StandIn, stand_in.macs.get(&interface).copied(), &mut stand_in.answers)
         } else {
+            self.note_asker_elsewhere(interface, ip, &message, now);
             return Err(Unanswered::NotOwned);
         };
         let reply = port.reply(&message, mac.ok_or(Unanswered::NotHere)?)?;
@@ -137,7 +147,7 @@ impl Announcer {
         }
         *answers += 1;
         self.outbox.push_back(Frame { interface, ip: ip.addr(), kind, bytes: reply.emit() });
-        self.note_asker(interface, &message, now);
+        self.note_asker(interface, ip, &message, now);
         Ok(())
     }
 
@@ -254,6 +264,6 @@ fn asks(message: &Message) -> bool {
 }
 
 /// The address, if a frame to it reaches one station.
-fn single_station(mac: MacAddr) -> Result<MacAddr, Unanswered> {
+pub(super) fn single_station(mac: MacAddr) -> Result<MacAddr, Unanswered> {
     if mac.is_multicast() || mac == MacAddr::ZERO { Err(Unanswered::BadSender) } else { Ok(mac) }
 }

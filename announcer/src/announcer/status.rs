@@ -1,6 +1,8 @@
 //! What the core shows of itself in `/state.json`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
 
 use garpike_election::{InterfaceName, MacAddr, ServiceIp};
 use serde::Serialize;
@@ -34,12 +36,29 @@ pub struct AddressStatus {
     pub interfaces: Vec<InterfaceName>,
     /// Whether announcements of it are still to come.
     pub announcing: bool,
+    /// Milliseconds since the last announcement; `None` before the first.
+    pub announced_ms_ago: Option<u64>,
+    /// Milliseconds until the next announcement, those for quiet networks left out.
+    pub next_announcement_in_ms: Option<u64>,
+    /// The first station that showed that it sends to this node since the address was gained.
+    pub acknowledged: Option<Acknowledgement>,
+    /// The gateways and recent askers that were asked whether they do, and have not answered.
+    pub unacknowledged: Vec<IpAddr>,
     /// How many requests were answered.
     pub answers: u64,
     /// How many frames claimed it for another station.
     pub foreign_claims: u64,
     /// The last such station.
     pub claimed_by: Option<MacAddr>,
+}
+
+/// That a station sends to this node for an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Acknowledgement {
+    /// The station.
+    pub mac: MacAddr,
+    /// Milliseconds from the gain to its answer.
+    pub after_ms: u64,
 }
 
 /// What is to be known of one address whose owner is away.
@@ -53,7 +72,7 @@ pub struct StandInStatus {
 
 impl Announcer {
     /// A picture of the state; its cost grows with the number of addresses.
-    pub fn status(&self) -> Status {
+    pub fn status(&self, now: Instant) -> Status {
         let links = self.links.iter().flat_map(|links| links.links.values());
         let interfaces = links.map(|link| {
             let obstacle = link.obstacle(&self.config.excluded).map(|obstacle| obstacle.reason());
@@ -62,9 +81,18 @@ impl Announcer {
         let addresses = self.owned.keys().filter_map(|ip| {
             let served = self.served.get(ip)?;
             let ports = || served.ports.iter().filter_map(|index| self.ports.get(index));
+            let progress: Vec<_> = ports().map(|port| port.campaigns.progress(*ip)).collect();
+            let announced = progress.iter().filter_map(|progress| progress.announced).max();
+            let next = progress.iter().filter_map(|progress| progress.next).min();
+            let acknowledgement =
+                |(at, mac)| Acknowledgement { mac, after_ms: ms_between(served.gained.unwrap_or(at), at) };
             let status = AddressStatus {
                 interfaces: ports().map(|port| port.name.clone()).collect(),
-                announcing: ports().any(|port| port.schedule.is_running(*ip)),
+                announcing: next.is_some(),
+                announced_ms_ago: announced.map(|announced| ms_between(announced, now)),
+                next_announcement_in_ms: next.map(|next| ms_between(now, next)),
+                acknowledged: served.acknowledged.map(acknowledgement),
+                unacknowledged: progress.into_iter().flat_map(|progress| progress.missing).collect(),
                 answers: served.answers,
                 foreign_claims: served.foreign_claims,
                 claimed_by: served.claimed.map(|(_, mac)| mac),
@@ -79,4 +107,8 @@ impl Announcer {
         });
         Status { interfaces: interfaces.collect(), addresses: addresses.collect(), stood_in: stood_in.collect() }
     }
+}
+
+fn ms_between(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
 }

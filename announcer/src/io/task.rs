@@ -202,6 +202,7 @@ impl Task {
     fn handle_duties(&mut self, duties: Duties, now: Instant) {
         debug!(owned = duties.owned.len(), stood_in = duties.stood_in.len(), "duties");
         self.announcer.handle_members(duties.members);
+        self.announcer.handle_elsewhere(duties.elsewhere);
         self.announcer.handle_stood_in(duties.stood_in, now);
         self.announcer.handle_owned(duties.owned, now);
         self.follow(now);
@@ -313,7 +314,7 @@ impl Task {
             self.join_groups(now);
         }
         if self.publish_at.take_if(|at| *at <= now).is_some() {
-            self.status.send_replace(self.announcer.status());
+            self.status.send_replace(self.announcer.status(now));
         }
         self.flush(now);
     }
@@ -360,6 +361,11 @@ impl Task {
                 }
                 Event::NoInterface { ip } => {
                     warn!(service_ip = %ip, "no interface of this node can announce the address");
+                }
+                Event::Acknowledged { ip, mac, after } => {
+                    debug!(service_ip = %ip, %mac, ?after, "a station sends to this node for the address");
+                    metrics::acknowledged(*after);
+                    continue;
                 }
                 Event::StationAnswered { interface, mac } => {
                     trace!(%interface, %mac, "a station answered");
