@@ -307,6 +307,8 @@ impl Announcer {
     /// Makes `served` follow from `owned` and `ports`. Starts the announcements of each address on the interfaces where
     /// it was not served, and as far as `again` says on the `fresh` ones.
     fn settle(&mut self, fresh: &BTreeSet<IfIndex>, again: Reach, now: Instant) {
+        // Growing step by step takes longer than all else together when thousands of addresses are gained.
+        self.served.reserve(self.owned.len().saturating_sub(self.served.len()));
         for (ip, selection) in &self.owned {
             let served = self.served.entry(*ip).or_default();
             let before = std::mem::take(&mut served.ports);

@@ -4,6 +4,7 @@
 //! these stations are asked whether they have taken it in. Requests are broadcast, so the heirs hear them, too. Memory
 //! is bounded, whoever floods the segment: a few stations for each of so many addresses.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ impl Askers {
         let askers = self.by_ip.get(&ip).into_iter().flatten();
         let mut recent: Vec<&Asker> =
             askers.filter(|asker| asker.interface == interface && asker.is_recent(now)).collect();
-        recent.sort_by(|a, b| b.asked.cmp(&a.asked));
+        recent.sort_by_key(|asker| Reverse(asker.asked));
         recent.into_iter().map(|asker| Question { ip: asker.station, mac: Some(asker.mac) }).collect()
     }
 

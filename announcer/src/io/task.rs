@@ -202,9 +202,9 @@ impl Task {
     fn handle_duties(&mut self, duties: Duties, now: Instant) {
         debug!(owned = duties.owned.len(), stood_in = duties.stood_in.len(), "duties");
         self.announcer.handle_members(duties.members);
-        self.announcer.handle_elsewhere(duties.elsewhere);
         self.announcer.handle_stood_in(duties.stood_in, now);
         self.announcer.handle_owned(duties.owned, now);
+        self.announcer.handle_elsewhere(duties.elsewhere);
         self.follow(now);
         self.publish_within(STATUS_INTERVAL, now);
     }
