@@ -11,7 +11,7 @@ use super::frames::single_station;
 use super::{Announcer, Event, Frame, OUTBOX_DEPTH, Port, push_event};
 use crate::campaigns::Shot;
 use crate::stations::Question;
-use crate::wire::{ArpOperation, Message};
+use crate::wire::{ArpOperation, Claim, Message};
 
 impl Announcer {
     /// Takes the addresses that other nodes own. Who asks for them is remembered, for the day on which they come here.
@@ -52,24 +52,30 @@ impl Announcer {
     /// Notes who asked for an address that is not answered here.
     pub(super) fn note_asker_elsewhere(&mut self, interface: IfIndex, ip: ServiceIp, message: &Message, now: Instant) {
         if self.elsewhere.contains_key(&ip)
-            && let Some((station, mac)) = asker(message, &self.members)
+            && let Some(station) = asker(message, &self.members)
         {
-            self.askers.note(ip, interface, station, mac, now);
+            self.askers.note(ip, interface, station.ip, station.mac, now);
         }
     }
 
     /// Notes who asked for an address that was answered. Who asked this node and nobody else knew where it is.
     pub(super) fn note_asker(&mut self, interface: IfIndex, ip: ServiceIp, message: &Message, now: Instant) {
-        let Some((station, mac)) = asker(message, &self.members) else { return };
-        self.stations.entry(interface).or_default().note_asker(station, mac, now);
-        self.askers.note(ip, interface, station, mac, now);
+        let Some(station) = asker(message, &self.members) else { return };
+        self.stations.entry(interface).or_default().note_asker(station.ip, station.mac, now);
+        self.askers.note(ip, interface, station.ip, station.mac, now);
         if !message.ethernet().destination.is_multicast() {
-            self.acknowledge(interface, ip, station, mac, now);
+            self.acknowledge(interface, ip, station, now);
         }
     }
 
     /// Takes an answer of a station to this node. `None` if it acknowledges nothing.
-    pub(super) fn hear_acknowledgement(&mut self, interface: IfIndex, message: &Message, now: Instant) -> Option<()> {
+    pub(super) fn hear_acknowledgement(
+        &mut self,
+        interface: IfIndex,
+        message: &Message,
+        station: Claim,
+        now: Instant,
+    ) -> Option<()> {
         let answered = match message {
             Message::Arp(arp) => (arp.operation == ArpOperation::Reply).then(|| IpAddr::from(arp.target_ip)),
             Message::NeighborSolicitation(_) => None,
@@ -77,25 +83,17 @@ impl Announcer {
                 advertisement.flags.solicited.then(|| IpAddr::from(advertisement.destination_ip))
             }
         };
-        let claim = message.claim()?;
-        self.acknowledge(interface, ServiceIp::new(answered?).ok()?, claim.ip, claim.mac, now)
+        self.acknowledge(interface, ServiceIp::new(answered?).ok()?, station, now)
     }
 
-    fn acknowledge(
-        &mut self,
-        interface: IfIndex,
-        ip: ServiceIp,
-        station: IpAddr,
-        mac: MacAddr,
-        now: Instant,
-    ) -> Option<()> {
+    fn acknowledge(&mut self, interface: IfIndex, ip: ServiceIp, station: Claim, now: Instant) -> Option<()> {
         let served = self.served.get_mut(&ip)?;
-        self.ports.get_mut(&interface)?.campaigns.acknowledge(ip, station)?;
+        self.ports.get_mut(&interface)?.campaigns.acknowledge(ip, station.ip)?;
         if let Some(gained) = served.gained
             && served.acknowledged.is_none()
         {
-            served.acknowledged = Some((now, mac));
-            push_event(&mut self.events, Event::Acknowledged { ip, mac, after: now - gained });
+            served.acknowledged = Some((now, station.mac));
+            push_event(&mut self.events, Event::Acknowledged { ip, mac: station.mac, after: now - gained });
         }
         Some(())
     }
@@ -113,15 +111,15 @@ impl Port {
 }
 
 /// Who asks by a message, if it is a station that is no member.
-fn asker(message: &Message, members: &BTreeSet<MacAddr>) -> Option<(IpAddr, MacAddr)> {
-    let station: IpAddr = match message {
+fn asker(message: &Message, members: &BTreeSet<MacAddr>) -> Option<Claim> {
+    let ip: IpAddr = match message {
         Message::Arp(arp) => arp.sender_ip.into(),
         Message::NeighborSolicitation(solicitation) => solicitation.source_ip.into(),
         Message::NeighborAdvertisement(_) => return None,
     };
     let mac = message.claim().map_or_else(|| message.ethernet().source, |claim| claim.mac);
     let mac = single_station(mac).ok()?;
-    (!station.is_unspecified() && !members.contains(&mac)).then_some((station, mac))
+    (!ip.is_unspecified() && !members.contains(&mac)).then_some(Claim { ip, mac })
 }
 
 /// Chosen: more than share a segment in practice.

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::{Announcer, Event, Frame, FrameKind, OUTBOX_DEPTH, Port, Unanswered, push_event};
 use crate::stations::{Gateways, Question, Whom};
 use crate::surroundings::{Surroundings, telling_nets};
-use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NeighborSolicitation};
+use crate::wire::{self, Arp, ArpOperation, Claim, Ethernet, Message, NeighborSolicitation};
 
 impl Announcer {
     /// Takes the default gateways. They are asked at once and every 30 s from then on, to know which of them answer; every
@@ -120,16 +120,16 @@ impl Announcer {
     pub(super) fn hear_statement(&mut self, interface: IfIndex, message: &Message, now: Instant) -> Unanswered {
         let Some(port) = self.ports.get(&interface) else { return Unanswered::Interface };
         let Ethernet { destination, source } = message.ethernet();
-        let Some(claim) = message.claim().filter(|_| destination == port.mac) else { return Unanswered::NotAsked };
-        if [source, claim.mac].iter().any(|mac| self.members.contains(mac)) {
+        let Some(station) = speaker(message).filter(|_| destination == port.mac) else { return Unanswered::NotAsked };
+        if [source, station.mac].iter().any(|mac| self.members.contains(mac)) {
             return Unanswered::NotAsked;
         }
         let stations = self.stations.get_mut(&interface);
-        let is_first = stations.is_some_and(|stations| stations.handle_answer(claim.ip, claim.mac, now));
+        let is_first = stations.is_some_and(|stations| stations.handle_answer(station.ip, station.mac, now));
         if is_first {
-            push_event(&mut self.events, Event::StationAnswered { interface: port.name.clone(), mac: claim.mac });
+            push_event(&mut self.events, Event::StationAnswered { interface: port.name.clone(), mac: station.mac });
         }
-        match self.hear_acknowledgement(interface, message, now) {
+        match self.hear_acknowledgement(interface, message, station, now) {
             Some(()) => Unanswered::Acknowledgement,
             None if is_first => Unanswered::Station,
             None => Unanswered::NotAsked,
@@ -190,6 +190,20 @@ impl Port {
             target,
             source_mac: Some(self.mac),
         })
+    }
+}
+
+/// Who says something of itself, and where it is.
+fn speaker(message: &Message) -> Option<Claim> {
+    match message {
+        //= https://www.rfc-editor.org/rfc/rfc4861#section-7.2.4
+        //# If the solicitation's IP Destination Address is not a multicast address, the Target Link-Layer Address option
+        //# MAY be omitted
+        Message::NeighborAdvertisement(advertisement) => {
+            let mac = advertisement.target_mac.unwrap_or(advertisement.ethernet.source);
+            Some(Claim { ip: advertisement.target.into(), mac })
+        }
+        Message::Arp(_) | Message::NeighborSolicitation(_) => message.claim(),
     }
 }
 

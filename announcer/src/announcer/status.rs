@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use garpike_election::{InterfaceName, MacAddr, ServiceIp};
 use serde::Serialize;
@@ -36,10 +36,10 @@ pub struct AddressStatus {
     pub interfaces: Vec<InterfaceName>,
     /// Whether announcements of it are still to come.
     pub announcing: bool,
-    /// Milliseconds since the last announcement; `None` before the first.
-    pub announced_ms_ago: Option<u64>,
-    /// Milliseconds until the next announcement, those for quiet networks left out.
-    pub next_announcement_in_ms: Option<u64>,
+    /// When it was announced last, in milliseconds since 1970; `None` before the first time.
+    pub announced_unix_ms: Option<u64>,
+    /// When that comes next, refreshes for quiet networks left out.
+    pub next_announcement_unix_ms: Option<u64>,
     /// The first station that showed that it sends to this node since the address was gained.
     pub acknowledged: Option<Acknowledgement>,
     /// The gateways and recent askers that were asked whether they do, and have not answered.
@@ -71,8 +71,12 @@ pub struct StandInStatus {
 }
 
 impl Announcer {
-    /// A picture of the state; its cost grows with the number of addresses.
-    pub fn status(&self, now: Instant) -> Status {
+    /// A picture of the state when the wall clock says `wall`; its cost grows with the number of addresses.
+    pub fn status(&self, now: Instant, wall: SystemTime) -> Status {
+        let unix_ms = |at: Instant| {
+            let wall = (wall + at.saturating_duration_since(now)).checked_sub(now.saturating_duration_since(at));
+            milliseconds(wall.and_then(|wall| wall.duration_since(UNIX_EPOCH).ok()).unwrap_or_default())
+        };
         let links = self.links.iter().flat_map(|links| links.links.values());
         let interfaces = links.map(|link| {
             let obstacle = link.obstacle(&self.config.excluded).map(|obstacle| obstacle.reason());
@@ -84,13 +88,15 @@ impl Announcer {
             let progress: Vec<_> = ports().map(|port| port.campaigns.progress(*ip)).collect();
             let announced = progress.iter().filter_map(|progress| progress.announced).max();
             let next = progress.iter().filter_map(|progress| progress.next).min();
-            let acknowledgement =
-                |(at, mac)| Acknowledgement { mac, after_ms: ms_between(served.gained.unwrap_or(at), at) };
+            let acknowledgement = |(at, mac): (Instant, MacAddr)| {
+                let after = served.gained.map_or(Duration::ZERO, |gained| at.saturating_duration_since(gained));
+                Acknowledgement { mac, after_ms: milliseconds(after) }
+            };
             let status = AddressStatus {
                 interfaces: ports().map(|port| port.name.clone()).collect(),
                 announcing: next.is_some(),
-                announced_ms_ago: announced.map(|announced| ms_between(announced, now)),
-                next_announcement_in_ms: next.map(|next| ms_between(now, next)),
+                announced_unix_ms: announced.map(unix_ms),
+                next_announcement_unix_ms: next.map(unix_ms),
                 acknowledged: served.acknowledged.map(acknowledgement),
                 unacknowledged: progress.into_iter().flat_map(|progress| progress.missing).collect(),
                 answers: served.answers,
@@ -109,6 +115,6 @@ impl Announcer {
     }
 }
 
-fn ms_between(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

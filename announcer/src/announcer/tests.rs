@@ -1,6 +1,7 @@
 mod announcing;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::UNIX_EPOCH;
 
 use garpike_election::Wire;
 
@@ -286,7 +287,7 @@ fn a_change_of_addresses_announces_nothing_but_ipv6_when_it_comes() {
     rig.links(&[(ETH0, Link { nets: Vec::new(), ..eth0() })]);
     rig.own(&["192.168.10.1", "fc00::1"]);
     rig.run_for(200_000);
-    assert!(rig.core.status(rig.now).addresses[&ip("fc00::1")].interfaces.is_empty());
+    assert!(rig.status().addresses[&ip("fc00::1")].interfaces.is_empty());
     assert_eq!(rig.hear(ETH0, solicitation("fc00::200", "fc00::1")), Err(Unanswered::NotHere));
     rig.link(ETH0, |link| link.nets = vec!["192.168.8.11/22".parse().unwrap()]);
     assert_eq!(rig.run_for(9_000), []);
@@ -316,7 +317,7 @@ fn an_address_without_interface_is_complained_about_once() {
     let complaint = || vec![Event::NoInterface { ip: ip("192.168.10.1") }];
     rig.core.handle_owned(BTreeMap::from([(ip("192.168.10.1"), only("eth7"))]), rig.now);
     assert_eq!(rig.events(), complaint());
-    assert_eq!(rig.core.status(rig.now).addresses[&ip("192.168.10.1")].interfaces, []);
+    assert_eq!(rig.status().addresses[&ip("192.168.10.1")].interfaces, []);
     rig.link(ETH0, |link| link.mtu = 9000);
     assert_eq!(rig.events(), []);
     rig.core.handle_owned(BTreeMap::from([(ip("192.168.10.1"), only("eth1"))]), rig.now);
@@ -352,7 +353,7 @@ fn a_foreign_claim_is_told_once_a_second_and_each_is_counted() {
     rig.run_for(1);
     assert_eq!(rig.hear(ETH0, gratuitous()), Err(Unanswered::ForeignClaim));
     assert_eq!(rig.events(), claimed());
-    let status = &rig.core.status(rig.now).addresses[&ip("192.168.10.1")];
+    let status = &rig.status().addresses[&ip("192.168.10.1")];
     assert_eq!((status.foreign_claims, status.claimed_by), (3, Some(CLIENT)));
     assert_eq!(rig.sent(), []);
 }
@@ -419,7 +420,7 @@ fn the_status_shows_interfaces_and_addresses() {
     let mut rig = Rig::owning(&["192.168.10.1"]);
     rig.link(ETH1, |link| link.carrier = false);
     assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
-    let status = rig.core.status(rig.now);
+    let status = rig.status();
     let interface = |name: &str| &status.interfaces[&name.parse().unwrap()];
     assert_eq!(*interface("eth0"), InterfaceStatus { mac: Some(MAC0), obstacle: None });
     assert_eq!(interface("eth1").obstacle, Some("has no carrier"));
@@ -513,7 +514,7 @@ fn groups_filter_and_status_cover_what_is_stood_in_for() {
     let prefixes = rig.core.prefixes();
     assert_eq!((prefixes.v4.len(), prefixes.v6.len()), (1, 1));
     assert_eq!(rig.hear(ETH0, arp_request("192.168.8.200", "192.168.10.1")), Ok(()));
-    let status = rig.core.status(rig.now);
+    let status = rig.status();
     let expected = StandInStatus { interfaces: BTreeMap::from([("eth0".parse().unwrap(), OWNER)]), answers: 1 };
     assert_eq!(status.stood_in[&ip("192.168.10.1")], expected);
 }
@@ -572,6 +573,28 @@ fn the_first_answer_of_a_station_to_this_node_is_told_once() {
     assert_eq!(rig.hear(ETH0, answer(CLIENT, MAC0)), Err(Unanswered::NotAsked), "again");
     let told = Event::StationAnswered { interface: "eth0".parse().unwrap(), mac: CLIENT };
     assert_eq!(rig.events(), [told]);
+}
+
+#[test]
+fn an_ipv6_gateway_that_leaves_its_mac_out_of_an_answer_to_a_unicast_question_is_not_silent() {
+    let (mut rig, gateway) = (Rig::new(), MacAddr([2, 0, 0, 0, 0, 0xfe]));
+    let gateways = BTreeMap::from([(v6("fe80::1").into(), Some(gateway))]);
+    rig.core.handle_gateways(&Gateways { gateways: BTreeMap::from([(ETH0, gateways)]) }, rig.now);
+    let answer = Message::NeighborAdvertisement(NeighborAdvertisement {
+        ethernet: Ethernet { destination: MAC0, source: gateway },
+        source_ip: v6("fe80::1"),
+        destination_ip: v6("fe80::10"),
+        target: v6("fe80::1"),
+        target_mac: None,
+        flags: NaFlags { router: true, solicited: true, overrides: false },
+    });
+    for _ in 0..20 {
+        rig.run_for(1);
+        let _ = rig.hear(ETH0, answer);
+        assert!(rig.core.stations_known());
+        rig.run_for(29_999);
+        assert!(!rig.core.surroundings().gateway_silent);
+    }
 }
 
 #[test]
@@ -759,6 +782,10 @@ impl Rig {
         std::iter::from_fn(|| self.core.poll_transmit())
             .map(|frame| (frame.interface, wire::parse(&frame.bytes).unwrap()))
             .collect()
+    }
+
+    fn status(&self) -> Status {
+        self.core.status(self.now, UNIX_EPOCH + Duration::from_secs(1_800_000_000))
     }
 
     fn events(&mut self) -> Vec<Event> {

@@ -314,7 +314,7 @@ impl Task {
             self.join_groups(now);
         }
         if self.publish_at.take_if(|at| *at <= now).is_some() {
-            self.status.send_replace(self.announcer.status(now));
+            self.status.send_replace(self.announcer.status(now, wall_clock()));
         }
         self.flush(now);
     }
