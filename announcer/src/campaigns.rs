@@ -76,6 +76,11 @@ impl Campaigns {
         self.inquiries.add(gateway, now);
     }
 
+    /// Takes a station that asked for an address and was answered.
+    pub(crate) fn add_asker(&mut self, ip: ServiceIp, asker: Question, now: Instant) {
+        self.inquiries.add_if_alone(ip, asker, now);
+    }
+
     /// A station shows that it knows where the address is. `None` if it was not asked, or has answered before.
     pub(crate) fn acknowledge(&mut self, ip: ServiceIp, station: IpAddr) -> Option<()> {
         match self.inquiries.acknowledge(ip, station)? {

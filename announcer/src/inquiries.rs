@@ -78,13 +78,16 @@ impl Inquiries {
     pub(crate) fn add(&mut self, question: Question, now: Instant) {
         for (ip, inquiry) in &mut self.open {
             let is_there = inquiry.missing.iter().any(|missing| missing.question.ip == question.ip);
-            if is_there || ip.addr().is_ipv4() != question.ip.is_ipv4() {
-                continue;
+            if !is_there && ip.addr().is_ipv4() == question.ip.is_ipv4() {
+                inquiry.ask_too(*ip, question, &mut self.queue, now);
             }
-            inquiry.missing.push(Missing { question, asked: 0 });
-            self.queue.remove(*ip, inquiry.next);
-            inquiry.next.due = inquiry.next.due.min(now);
-            self.queue.put(*ip, inquiry.next);
+        }
+    }
+
+    /// Asks this station if there is no other that could acknowledge the address.
+    pub(crate) fn add_if_alone(&mut self, ip: ServiceIp, question: Question, now: Instant) {
+        if let Some(inquiry) = self.open.get_mut(&ip).filter(|inquiry| inquiry.missing.is_empty()) {
+            inquiry.ask_too(ip, question, &mut self.queue, now);
         }
     }
 
@@ -137,6 +140,13 @@ impl Inquiries {
 }
 
 impl Inquiry {
+    fn ask_too(&mut self, ip: ServiceIp, question: Question, queue: &mut Queue<ROUNDS>, now: Instant) {
+        self.missing.push(Missing { question, asked: 0 });
+        queue.remove(ip, self.next);
+        self.next.due = self.next.due.min(now);
+        queue.put(ip, self.next);
+    }
+
     fn place_of_round(&self, now: Instant) -> Place {
         let step = u8::try_from(self.round).map_or(LAST_ROUND, |round| round.min(LAST_ROUND));
         let gap_ms = GAPS_MS.get(usize::from(step)).copied().unwrap_or_default();

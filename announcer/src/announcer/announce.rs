@@ -66,6 +66,9 @@ impl Announcer {
         if !message.ethernet().destination.is_multicast() {
             self.acknowledge(interface, ip, station, now);
         }
+        if let Some(port) = self.ports.get_mut(&interface) {
+            port.campaigns.add_asker(ip, Question { ip: station.ip, mac: Some(station.mac) }, now);
+        }
     }
 
     /// Takes an answer of a station to this node. `None` if it acknowledges nothing.

@@ -118,6 +118,23 @@ fn a_station_that_asks_this_node_and_nobody_else_has_switched() {
 }
 
 #[test]
+fn where_no_station_was_known_the_first_that_asks_is_asked_in_return() {
+    let mut rig = Rig::new();
+    rig.own(&["192.168.10.1"]);
+    assert_eq!(rig.said_of("192.168.10.1", 4000).len(), 2 * 10, "on both interfaces");
+    for station in ["192.168.8.200", "192.168.8.201"] {
+        assert_eq!(rig.hear(ETH0, arp_request(station, "192.168.10.1")), Ok(()));
+    }
+    rig.core.handle_timeout(rig.now);
+    let [question] = rig.directed()[..] else { panic!("one is enough") };
+    assert_eq!((question.target(), question.ethernet().destination), (v4("192.168.8.200").into(), CLIENT));
+    assert_eq!(rig.hear(ETH0, to_vip(answer(CLIENT, MAC0))), Err(Unanswered::Acknowledgement));
+    assert_eq!(rig.acknowledged().len(), 1);
+    let on_eth0 = rig.run_for(90_000).into_iter().filter(|(_, interface, _)| *interface == ETH0);
+    assert_eq!(on_eth0.count(), 0, "the rest of the tail");
+}
+
+#[test]
 fn members_are_neither_asked_nor_heard() {
     let mut rig = Rig::behind_gateways();
     rig.core.handle_members(BTreeSet::from([GATEWAY, CLIENT]));
