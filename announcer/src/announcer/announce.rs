@@ -40,6 +40,9 @@ impl Announcer {
                 let shot = match shot {
                     Shot::Directed(Question { ip, mac }) => {
                         let mac = stations.and_then(|stations| stations.mac_of(ip)).or(mac);
+                        if mac.is_some_and(|mac| self.members.contains(&mac)) {
+                            continue;
+                        }
                         Shot::Directed(Question { ip, mac })
                     }
                     Shot::Arp(..) | Shot::Advertisement(_) => shot,

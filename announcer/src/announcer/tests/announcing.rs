@@ -144,6 +144,14 @@ fn members_are_neither_asked_nor_heard() {
     assert_eq!(rig.directed(), []);
     assert_eq!(rig.hear(ETH0, to_vip(gateway_answer(GATEWAY))), Err(Unanswered::NotAsked));
     assert_eq!(rig.acknowledged(), []);
+
+    rig.core.handle_members(BTreeSet::new());
+    rig.core.reannounce(rig.now);
+    assert_eq!(rig.directed().len(), 1, "the gateway");
+    rig.core.handle_members(BTreeSet::from([GATEWAY, CLIENT]));
+    rig.now += Duration::from_millis(50);
+    rig.core.handle_timeout(rig.now);
+    assert_eq!(rig.directed(), [], "it turns out to be a member");
 }
 
 #[test]
