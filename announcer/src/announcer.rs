@@ -1,20 +1,26 @@
 //! The protocol core: answers for owned addresses and for those of others whose speaker is away, announces gained ones,
-//! notices foreign claims.
+//! and settles what others claim.
 //!
 //! ```text
-//! handle_links    ─┐                                      ┌─► poll_transmit: replies, announcements
-//! handle_owned    ─┼─► which address on which interface ──┤
-//! handle_stood_in ─┤                                      └─► poll_event: foreign claims, complaints
-//! handle_frame    ─┘
+//! handle_links  ─┐                                      ┌─► poll_transmit: replies, announcements, probes
+//! handle_duties ─┼─► which address on which interface ──┤
+//! handle_frame  ─┘                                      └─► poll_event: foreign claims, complaints
 //! ```
 //!
-//! Invariant: a frame for an address leaves only on an interface that can announce it, while it is owned or stood in
-//! for. Only what is owned is announced. The core does not decide ownership, and a foreign claim changes nothing but the
-//! events.
+//! Invariant: a frame for an address leaves only on an interface that can announce it, while it is owned, stood in for or
+//! handed over. Only what is owned is announced. The core does not decide ownership: a foreign claim may silence it for a
+//! while, and never gives it an address.
 
 mod ask;
+mod conflict;
 mod datagrams;
+mod doubt;
 mod frames;
+mod handover;
+mod peers;
+mod segments;
+mod self_check;
+mod sentinel;
 mod stand_in;
 mod status;
 
@@ -23,8 +29,9 @@ use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use garpike_election::{IfIndex, InterfaceName, MacAddr, Selection, ServiceIp};
+use garpike_election::{IfIndex, InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
 
+use crate::duties::Duties;
 use crate::links::{Excluded, Link, LinkSet};
 use crate::pacer::Pacer;
 use crate::prefixes::Prefixes;
@@ -33,9 +40,18 @@ use crate::stations::Stations;
 use crate::wire;
 
 pub use datagrams::{Datagram, Undelivered};
+pub use doubt::Because;
 pub use frames::{Frame, FrameKind, Unanswered};
-pub use status::{AddressStatus, InterfaceStatus, StandInStatus, Status};
+pub use peers::Claimant;
+pub use self_check::{Outcome, SelfCheckStatus, WrongAnswer};
+pub use status::{AddressStatus, DoubtStatus, InterfaceStatus, StandInStatus, Status};
 
+use doubt::Doubts;
+use handover::Handover;
+use peers::Peers;
+use segments::Segments;
+use self_check::SelfCheck;
+use sentinel::Sentinels;
 use stand_in::StandIn;
 
 /// What can be set.
@@ -47,6 +63,8 @@ pub struct Config {
     pub announcements_per_second: NonZeroU32,
     /// How many announcements may leave an interface at once.
     pub announcement_burst: NonZeroU32,
+    /// How often an address of another node is asked for, in a small cluster; `None`: never.
+    pub self_check_interval: Option<Duration>,
 }
 
 /// Something that others should know.
@@ -58,6 +76,59 @@ pub enum Event {
         ip: ServiceIp,
         /// The station.
         mac: MacAddr,
+        /// Where it was heard.
+        interface: InterfaceName,
+        /// Who that is.
+        by: Claimant,
+    },
+    /// This node does not claim an address that it owns, because another station answers for it.
+    Withheld {
+        /// The address.
+        ip: ServiceIp,
+        /// What the station is.
+        because: Because,
+        /// Its Ethernet address.
+        mac: MacAddr,
+    },
+    /// It claims the address after all: nobody else answers any more.
+    Claims {
+        /// The address.
+        ip: ServiceIp,
+    },
+    /// The kernels of several members answer for an address that this node owns.
+    KernelsAnswer {
+        /// The address.
+        ip: ServiceIp,
+    },
+    /// The last of some addresses that this node has lost to other nodes is theirs.
+    HandedOver {
+        /// Of how many the new owner's claim was heard.
+        claimed: usize,
+        /// Of how many it was not, within a second.
+        given_up: usize,
+    },
+    /// Two interfaces of this node are on one segment.
+    OneSegment {
+        /// The one that answers and announces.
+        speaks: InterfaceName,
+        /// The one that does not.
+        silent: InterfaceName,
+    },
+    /// An address of another node was asked for.
+    Checked {
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// Somebody else than the owner answers for an address; at most one per address and minute.
+    WrongAnswer {
+        /// The address.
+        ip: ServiceIp,
+        /// The Ethernet address that is told.
+        mac: MacAddr,
+        /// Whose it is.
+        by: Claimant,
+        /// Who owns the address.
+        owner: NodeName,
         /// Where it was heard.
         interface: InterfaceName,
     },
@@ -97,6 +168,14 @@ pub struct Announcer {
     stations: BTreeMap<IfIndex, Stations>,
     /// The Ethernet addresses of the members.
     members: BTreeSet<MacAddr>,
+    peers: Peers,
+    handover: Handover,
+    doubts: Doubts,
+    sentinels: Sentinels,
+    segments: Segments,
+    self_check: SelfCheck,
+    /// The rate of probes; `None` before the first.
+    prober: Option<Pacer>,
     /// When gateways are asked next; `None` while there is none.
     check_at: Option<Instant>,
     /// When it is looked whether they have answered; `None` while nobody was asked.
@@ -126,7 +205,11 @@ struct Served {
     answers: u64,
     foreign_claims: u64,
     /// The last foreign claim that became an event.
-    claimed: Option<(Instant, MacAddr)>,
+    claimed: Option<(Instant, MacAddr, Claimant)>,
+    /// The last foreign claim.
+    heard: Option<(Instant, MacAddr)>,
+    /// When it was last announced against one.
+    defended: Option<Instant>,
 }
 
 impl Announcer {
@@ -143,6 +226,13 @@ impl Announcer {
             standing_in: HashMap::new(),
             stations: BTreeMap::new(),
             members: BTreeSet::new(),
+            peers: Peers::default(),
+            handover: Handover::default(),
+            doubts: Doubts::default(),
+            sentinels: Sentinels::default(),
+            segments: Segments::default(),
+            self_check: SelfCheck::default(),
+            prober: None,
             check_at: None,
             review_at: None,
             outbox: VecDeque::new(),
@@ -182,9 +272,28 @@ impl Announcer {
             self.check_at = self.check_at.map(|_| now);
         }
         self.links = Some(links);
-        if matters {
+        if self.follow_segments(&fresh) || matters {
+            self.settle_handovers();
             self.settle(&fresh, now);
         }
+    }
+
+    /// Takes everything that this node is to answer for, and what is to be known of the other nodes. What goes to a living
+    /// node is answered until that one claims it; what had no owner is probed before it is claimed.
+    pub fn handle_duties(&mut self, duties: Duties, now: Instant) {
+        self.note_taken(&duties, now);
+        self.begin_handovers(&duties, now);
+        let Duties { owned, untried, stood_in, elsewhere, nodes, members, local, desired } = duties;
+        self.peers = Peers::new(local, desired, elsewhere, nodes);
+        let free = self.review_doubts(&owned, &untried, now);
+        self.handle_members(members);
+        self.handle_stood_in(stood_in, now);
+        self.handle_owned(owned, now);
+        for ip in free {
+            self.resume(ip, now);
+        }
+        self.follow_self_check(now);
+        self.handle_timeout(now);
     }
 
     /// Takes the whole set of owned addresses, each with the interfaces that may announce it. Gained ones are
@@ -218,6 +327,10 @@ impl Announcer {
     /// Puts the announcements and questions that are due into the queue of [`Announcer::poll_transmit`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tend_stations(now);
+        self.tend_handovers(now);
+        self.tend_doubts(now);
+        self.tend_sentinels(now);
+        self.tend_self_check(now);
         for (index, port) in &mut self.ports {
             while self.outbox.len() < OUTBOX_DEPTH {
                 let Some((ip, shot)) = port.schedule.next(now) else { break };
@@ -228,7 +341,11 @@ impl Announcer {
 
     /// When [`Announcer::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ports.values().filter_map(|port| port.schedule.next_at()).chain(self.stations_due()).min()
+        let probe_at = self.prober.as_ref().map(Pacer::ready_at);
+        let doubts = self.doubts.next_at().map(|at| probe_at.map_or(at, |ready| at.max(ready)));
+        let others = [self.handover.next_at(), doubts, self.sentinels.next_at(probe_at), self.self_check.next_at()];
+        let announcements = self.ports.values().filter_map(|port| port.schedule.next_at());
+        announcements.chain(self.stations_due()).chain(others.into_iter().flatten()).min()
     }
 
     /// The next frame to send.
@@ -247,9 +364,12 @@ impl Announcer {
             ServiceIp::new(frame.ip).is_ok_and(|ip| wanted(self, ip, frame.interface))
         };
         match frame.kind {
-            FrameKind::Reply | FrameKind::Announcement => about(Self::serves),
+            FrameKind::Reply => {
+                about(|core, ip, index| core.serves(ip, index) || core.handover.answer(ip, index).flatten().is_some())
+            }
+            FrameKind::Announcement => about(Self::serves),
             FrameKind::StandIn => about(Self::stands_in),
-            FrameKind::Question => true,
+            FrameKind::Question | FrameKind::Probe => true,
         }
     }
 
@@ -270,7 +390,8 @@ impl Announcer {
 
     /// Few prefixes that cover the addresses that are answered for, for the packet filter.
     pub fn prefixes(&self) -> Prefixes {
-        let ips = || self.owned.keys().chain(self.stood_in.keys());
+        let leaving: Vec<ServiceIp> = self.handover.addresses().map(|(ip, _)| ip).collect();
+        let ips = || self.owned.keys().chain(self.stood_in.keys()).chain(&leaving);
         Prefixes::covering(ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
     }
 
@@ -281,7 +402,25 @@ impl Announcer {
         let owned = owned.flat_map(|(ip, ports)| ports.iter().map(move |index| (*ip, *index)));
         let stood_in = self.stood_in.keys().filter_map(|ip| Some((ip, &self.standing_in.get(ip)?.macs)));
         let stood_in = stood_in.flat_map(|(ip, macs)| macs.keys().map(move |index| (*ip, *index)));
-        owned.chain(stood_in).filter_map(|(ip, index)| Some((index, wire::solicited_node(ip.v6()?)))).collect()
+        let leaving = self.handover.places();
+        owned
+            .chain(stood_in)
+            .chain(leaving)
+            .filter_map(|(ip, index)| Some((index, wire::solicited_node(ip.v6()?))))
+            .collect()
+    }
+
+    /// The pacer of probes, at the rate of the announcements of one interface.
+    fn prober(&mut self, now: Instant) -> &mut Pacer {
+        let fresh = self.pacer(now);
+        self.prober.get_or_insert(fresh)
+    }
+
+    /// Drops the frames that are no longer true.
+    fn forget_untrue_frames(&mut self) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        outbox.retain(|frame| self.still_wants(frame));
+        self.outbox = outbox;
     }
 
     fn pacer(&self, now: Instant) -> Pacer {
@@ -294,8 +433,10 @@ impl Announcer {
         for (ip, selection) in &self.owned {
             let served = self.served.entry(*ip).or_default();
             let before = std::mem::take(&mut served.ports);
+            let silent = self.doubts.silences(*ip);
             for (index, port) in &mut self.ports {
-                if port.carries(*ip) && selection.contains(&port.name) {
+                let here = port.carries(*ip) && selection.contains(&port.name);
+                if here && !silent && !self.segments.share(*index, &served.ports) {
                     served.ports.push(*index);
                     if fresh.contains(index) || !before.contains(index) {
                         port.schedule.start(*ip, now);
@@ -304,14 +445,12 @@ impl Announcer {
                     port.schedule.cancel(*ip);
                 }
             }
-            let complaint = served.ports.is_empty() && self.links.is_some();
+            let complaint = served.ports.is_empty() && self.links.is_some() && !silent;
             served.complained =
                 complaint && (served.complained || push_event(&mut self.events, Event::NoInterface { ip: *ip }));
         }
         self.settle_stand_ins();
-        let mut outbox = std::mem::take(&mut self.outbox);
-        outbox.retain(|frame| self.still_wants(frame));
-        self.outbox = outbox;
+        self.forget_untrue_frames();
         self.handle_timeout(now);
     }
 }
@@ -346,6 +485,7 @@ impl Default for Config {
             excluded: Excluded::default(),
             announcements_per_second: ANNOUNCEMENTS_PER_SECOND,
             announcement_burst: ANNOUNCEMENT_BURST,
+            self_check_interval: Some(SELF_CHECK_INTERVAL),
         }
     }
 }
@@ -363,6 +503,8 @@ fn push_event(events: &mut VecDeque<Event>, event: Event) -> bool {
 const ANNOUNCEMENTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10_000).expect("is not zero");
 /// Chosen: what a socket's default send buffer (212 992 bytes) holds at the kernel's 768 bytes for a small frame, halved.
 const ANNOUNCEMENT_BURST: NonZeroU32 = NonZeroU32::new(128).expect("is not zero");
+/// Chosen: five questions in a second; several hundred addresses are seen within minutes.
+const SELF_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Chosen: a burst on each of eight interfaces, and a batch of replies. A shell empties the queue after each input.
 const OUTBOX_DEPTH: usize = 2048;
 /// Chosen: one event for each of several thousand addresses; more means that nobody listens.

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod arp_sysctl;
+mod chronicle;
 mod gateways;
 mod groups;
 mod netlink;

@@ -25,10 +25,10 @@ pub mod wire;
 pub mod io;
 
 pub use announcer::{
-    AddressStatus, Announcer, Config, Datagram, Event, Frame, FrameKind, InterfaceStatus, StandInStatus, Status,
-    Unanswered, Undelivered,
+    AddressStatus, Announcer, Because, Claimant, Config, Datagram, DoubtStatus, Event, Frame, FrameKind,
+    InterfaceStatus, Outcome, SelfCheckStatus, StandInStatus, Status, Unanswered, Undelivered, WrongAnswer,
 };
-pub use duties::Duties;
+pub use duties::{Duties, Peer, Standing};
 pub use filter::{Filter, Instruction};
 pub use links::{Excluded, Link, LinkSet, Obstacle};
 #[cfg(feature = "io")]

@@ -10,6 +10,11 @@ const STATION_ANSWERS: &str = "garpike_announcer_station_answers_total";
 const SEND_ERRORS: &str = "garpike_announcer_send_errors_total";
 const SOCKET_ERRORS: &str = "garpike_announcer_socket_errors_total";
 const EVENTS_DROPPED: &str = "garpike_announcer_events_dropped_total";
+const CONFLICTS: &str = "garpike_announcer_conflicts_total";
+const WITHHELD: &str = "garpike_announcer_withheld_total";
+const HANDED_OVER: &str = "garpike_announcer_handed_over_total";
+const SELF_CHECKS: &str = "garpike_announcer_self_checks_total";
+const WRONG_ANSWERS: &str = "garpike_announcer_wrong_answers_total";
 const OWNED_ADDRESSES: &str = "garpike_announcer_owned_addresses";
 const STOOD_IN_ADDRESSES: &str = "garpike_announcer_stood_in_addresses";
 const INTERFACES: &str = "garpike_announcer_interfaces";
@@ -19,7 +24,7 @@ pub fn describe() {
     describe_counter!(
         FRAMES_SENT,
         Unit::Count,
-        "frames sent, by kind: reply, announcement, stand_in, question or datagram"
+        "frames sent, by kind: reply, announcement, stand_in, question, probe or datagram"
     );
     describe_counter!(FRAMES_UNANSWERED, Unit::Count, "ARP and NDP frames received and not answered, by reason");
     describe_counter!(DATAGRAMS_HEARD, Unit::Count, "datagrams of the membership that came in bare frames");
@@ -35,6 +40,33 @@ pub fn describe() {
     );
     describe_counter!(SEND_ERRORS, Unit::Count, "frames that the kernel refused to send, by reason");
     describe_counter!(SOCKET_ERRORS, Unit::Count, "failures to open, configure or read a socket, by operation");
+    describe_counter!(
+        CONFLICTS,
+        Unit::Count,
+        "claims of others to addresses that this node owns, at most one per address and second, by who claims: member, \
+         dead_member, gateway or stranger"
+    );
+    describe_counter!(
+        WITHHELD,
+        Unit::Count,
+        "times that this node did not claim an address that it owns, by reason: in_use, foreign_speaker or outranked"
+    );
+    describe_counter!(
+        HANDED_OVER,
+        Unit::Count,
+        "addresses that this node answered until their new owner claimed them, by outcome: claimed or given_up"
+    );
+    describe_counter!(
+        SELF_CHECKS,
+        Unit::Count,
+        "questions for addresses of other nodes, by outcome: answered, unanswered or wrong"
+    );
+    describe_counter!(
+        WRONG_ANSWERS,
+        Unit::Count,
+        "addresses for which somebody else than the owner answers, at most one per address and minute, by kind: kernel, \
+         gateway or stranger"
+    );
     describe_counter!(EVENTS_DROPPED, Unit::Count, "events lost because nobody took them in time");
     describe_gauge!(OWNED_ADDRESSES, Unit::Count, "service IPs that this node owns and answers for");
     describe_gauge!(
@@ -63,6 +95,28 @@ pub(crate) fn datagram_dropped(reason: &'static str) {
 
 pub(crate) fn station_answered() {
     counter!(STATION_ANSWERS).increment(1);
+}
+
+pub(crate) fn conflict(by: &'static str) {
+    counter!(CONFLICTS, "by" => by).increment(1);
+}
+
+pub(crate) fn withheld(reason: &'static str) {
+    counter!(WITHHELD, "reason" => reason).increment(1);
+}
+
+pub(crate) fn handed_over(claimed: usize, given_up: usize) {
+    for (outcome, addresses) in [("claimed", claimed), ("given_up", given_up)] {
+        counter!(HANDED_OVER, "outcome" => outcome).increment(u64::try_from(addresses).unwrap_or(u64::MAX));
+    }
+}
+
+pub(crate) fn self_check(outcome: &'static str) {
+    counter!(SELF_CHECKS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn wrong_answer(kind: &'static str) {
+    counter!(WRONG_ANSWERS, "kind" => kind).increment(1);
 }
 
 pub(crate) fn send_error(reason: &'static str) {

@@ -128,6 +128,11 @@ impl Stations {
         self.known.values().any(|station| station.kind == Kind::Gateway && station.missed >= MISSED_MAX)
     }
 
+    /// Whether a gateway has this Ethernet address.
+    pub(crate) fn has_gateway(&self, mac: MacAddr) -> bool {
+        self.known.values().any(|station| station.kind == Kind::Gateway && station.mac == Some(mac))
+    }
+
     /// Takes what a station says of itself; gives whether it is the first answer to the last questions.
     pub(crate) fn handle_answer(&mut self, ip: IpAddr, mac: MacAddr, now: Instant) -> bool {
         if let Some(station) = self.known.get_mut(&ip) {

@@ -6,6 +6,7 @@
 mod admin;
 mod args;
 mod complaints;
+mod history;
 mod local_addresses;
 mod metrics;
 mod pipeline;

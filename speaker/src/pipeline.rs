@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use garpike_announcer::Duties;
+use garpike_announcer::{Duties, Peer, Standing};
 use garpike_election::{
-    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Selection,
-    ServiceIp, Wire,
+    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Presence,
+    Selection, ServiceIp, Wire,
 };
+
+use crate::history::History;
 
 /// The latest inputs of the election and its latest result.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Pipeline {
     view: View,
     /// The Ethernet addresses of all members ever seen: the management controller of a dead host still answers.
     macs: BTreeSet<MacAddr>,
+    history: History,
 }
 
 /// What a pipeline knows; cheap to clone, so that others can look at it.
@@ -37,11 +40,13 @@ pub struct View {
 impl Pipeline {
     /// A pipeline of the node `local` that knows nothing yet: it owns nothing.
     pub fn new(local: NodeName) -> Self {
-        Self { local, elector: Elector::default(), view: View::default(), macs: BTreeSet::new() }
+        let (elector, view, history) = (Elector::default(), View::default(), History::default());
+        Self { local, elector, view, macs: BTreeSet::new(), history }
     }
 
     /// Takes what is desired and gives the addresses whose owner changed.
     pub fn handle_desired(&mut self, desired: Desired) -> Vec<Change> {
+        self.history.handle_desired(&desired);
         self.view.desired = Arc::new(desired);
         self.elect()
     }
@@ -56,7 +61,10 @@ impl Pipeline {
             }
             self.macs.extend(macs);
         }
-        self.view.members = Some(Arc::new(members));
+        let before = self.view.members.replace(Arc::new(members));
+        if let Some((before, members)) = before.as_deref().zip(self.view.members.as_deref()) {
+            self.history.handle_members(before, members);
+        }
         self.elect()
     }
 
@@ -67,7 +75,34 @@ impl Pipeline {
 
     /// What the announcer is to do.
     pub fn duties(&self) -> Duties {
-        Duties { owned: self.owned(), stood_in: self.stood_in(), members: self.macs.clone() }
+        Duties {
+            owned: self.owned(),
+            untried: self.history.untried().clone(),
+            stood_in: self.stood_in(),
+            elsewhere: self.elsewhere(),
+            nodes: self.nodes(),
+            members: self.macs.clone(),
+            local: Some(self.local.clone()),
+            desired: self.view.desired.clone(),
+        }
+    }
+
+    fn elsewhere(&self) -> BTreeMap<ServiceIp, NodeName> {
+        let owners = self.view.assignment.addresses.iter().filter_map(|(ip, elected)| Some((*ip, elected.owner()?)));
+        owners.filter(|(_, owner)| **owner != self.local).map(|(ip, owner)| (ip, owner.clone())).collect()
+    }
+
+    fn nodes(&self) -> BTreeMap<NodeName, Peer> {
+        let living = self.view.members.iter().flat_map(|members| &members.nodes).map(|(node, member)| {
+            let standing = match member.presence {
+                Presence::Here => Standing::Here,
+                Presence::Away => Standing::Away,
+            };
+            (node, standing, member)
+        });
+        let dead = self.history.dead().map(|(node, member)| (node, Standing::Dead, member));
+        let peers = dead.chain(living);
+        peers.map(|(node, standing, member)| (node.clone(), Peer { standing, member: member.clone() })).collect()
     }
 
     /// The addresses that this node owns, with the interfaces on which it announces them.
@@ -101,6 +136,7 @@ impl Pipeline {
             return Vec::new();
         }
         let next = self.elector.elect(&self.view.desired, members);
+        self.history.handle_assignment(&next, members);
         let changes = self.view.assignment.changes_to(&next);
         self.view.assignment = Arc::new(next);
         changes
@@ -183,6 +219,30 @@ mod tests {
         pipeline.handle_members(survivors);
 
         assert_eq!(pipeline.duties().members, BTreeSet::from([mac(1), mac(2), mac(3), mac(4)]));
+    }
+
+    #[test]
+    fn the_announcer_is_told_who_owns_the_rest_and_who_died() {
+        let mut pipeline = Pipeline::new(node("b"));
+        pipeline.handle_desired(desired());
+        pipeline.handle_members(members(Presence::Away));
+        let Duties { elsewhere, nodes, local, .. } = pipeline.duties();
+        assert_eq!(elsewhere, BTreeMap::from([(ip(), node("a"))]));
+        assert_eq!(nodes.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!((nodes[&node("a")].standing, nodes[&node("c")].standing), (Standing::Away, Standing::Here));
+        assert_eq!(local, Some(node("b")));
+
+        let mut survivors = members(Presence::Here);
+        survivors.nodes.remove(&node("a"));
+        pipeline.handle_members(survivors);
+        let Duties { owned, elsewhere, nodes, untried, .. } = pipeline.duties();
+        assert_eq!((owned.len(), elsewhere.len()), (1, 0));
+        assert_eq!(nodes[&node("a")].standing, Standing::Dead);
+        assert_eq!(nodes[&node("a")].macs().collect::<Vec<_>>(), [mac(1)]);
+        assert_eq!(untried, BTreeSet::new(), "a takeover does not wait");
+
+        pipeline.handle_members(members(Presence::Here));
+        assert_eq!(pipeline.duties().nodes[&node("a")].standing, Standing::Here);
     }
 
     #[test]

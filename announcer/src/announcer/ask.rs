@@ -143,7 +143,7 @@ impl Announcer {
 
 impl Port {
     /// The question, from an address of the interface; `None` where the interface has none of the family.
-    fn question(&self, Question { ip, mac }: Question, nets: &[IpNet]) -> Option<Message> {
+    pub(super) fn question(&self, Question { ip, mac }: Question, nets: &[IpNet]) -> Option<Message> {
         match ip {
             IpAddr::V4(ip) => Some(self.arp_question(ip, mac, nets)),
             IpAddr::V6(ip) => self.solicitation(ip, mac, nets),

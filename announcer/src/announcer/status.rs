@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use garpike_election::{InterfaceName, MacAddr, ServiceIp};
+use garpike_election::{InterfaceName, MacAddr, NodeName, ServiceIp};
 use serde::Serialize;
 
-use super::Announcer;
+use super::{Announcer, SelfCheckStatus};
 
 /// A picture of the core at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -16,6 +16,12 @@ pub struct Status {
     pub addresses: BTreeMap<ServiceIp, AddressStatus>,
     /// Every address that is answered in place of its owner.
     pub stood_in: BTreeMap<ServiceIp, StandInStatus>,
+    /// Every address that is answered until its new owner claims it, with that one's name.
+    pub handed_over: BTreeMap<ServiceIp, NodeName>,
+    /// The interfaces that are silent because a second one of this node is on their segment, with that one.
+    pub one_segment: BTreeMap<InterfaceName, InterfaceName>,
+    /// What became of the questions for addresses of others.
+    pub self_check: SelfCheckStatus,
 }
 
 /// What is to be known of one interface.
@@ -40,6 +46,21 @@ pub struct AddressStatus {
     pub foreign_claims: u64,
     /// The last such station.
     pub claimed_by: Option<MacAddr>,
+    /// What it is: `member`, `dead_member`, `gateway` or `stranger`.
+    pub claimed_by_kind: Option<&'static str>,
+    /// Why this node does not simply claim it.
+    pub doubt: Option<DoubtStatus>,
+}
+
+/// Why the claim of an owned address is in doubt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DoubtStatus {
+    /// `untried`, `disputed`, `in_use`, `foreign_speaker` or `outranked`; but for a dispute the address is not answered.
+    pub reason: &'static str,
+    /// The station that answers for it.
+    pub mac: Option<MacAddr>,
+    /// Its node.
+    pub node: Option<NodeName>,
 }
 
 /// What is to be known of one address whose owner is away.
@@ -67,7 +88,13 @@ impl Announcer {
                 announcing: ports().any(|port| port.schedule.is_running(*ip)),
                 answers: served.answers,
                 foreign_claims: served.foreign_claims,
-                claimed_by: served.claimed.map(|(_, mac)| mac),
+                claimed_by: served.claimed.as_ref().map(|(_, mac, _)| *mac),
+                claimed_by_kind: served.claimed.as_ref().map(|(_, _, by)| by.kind()),
+                doubt: self.doubts.of(*ip).map(|(because, mac)| DoubtStatus {
+                    reason: because.reason(),
+                    mac,
+                    node: because.node().cloned(),
+                }),
             };
             Some((*ip, status))
         });
@@ -77,6 +104,15 @@ impl Announcer {
             let interfaces = stand_in.macs.iter().filter_map(|(index, mac)| Some((name(index)?, *mac))).collect();
             Some((*ip, StandInStatus { interfaces, answers: stand_in.answers }))
         });
-        Status { interfaces: interfaces.collect(), addresses: addresses.collect(), stood_in: stood_in.collect() }
+        let name = |index| self.ports.get(&index).map(|port| port.name.clone());
+        let one_segment = self.segments.pairs().filter_map(|(speaks, silent)| Some((name(silent)?, name(speaks)?)));
+        Status {
+            interfaces: interfaces.collect(),
+            addresses: addresses.collect(),
+            stood_in: stood_in.collect(),
+            handed_over: self.handover.addresses().map(|(ip, to)| (ip, to.clone())).collect(),
+            one_segment: one_segment.collect(),
+            self_check: self.self_check.status(),
+        }
     }
 }

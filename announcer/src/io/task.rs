@@ -21,8 +21,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, info};
 
+use super::chronicle::Chronicle;
 use super::gateways::watch_gateways;
 use super::groups::{Groups, Progress};
 use super::netlink::watch_links;
@@ -49,6 +50,7 @@ pub struct Task {
     events: mpsc::Sender<Event>,
     status: watch::Sender<Status>,
     surroundings: watch::Sender<Surroundings>,
+    chronicle: Chronicle,
     /// Interfaces that lack a socket.
     deaf: BTreeSet<IfIndex>,
     /// Announcements that the kernel had no room for.
@@ -132,6 +134,7 @@ impl Task {
             events: event_sender,
             status: status_sender,
             surroundings: surroundings_sender,
+            chronicle: Chronicle::default(),
             deaf: BTreeSet::new(),
             unsent: VecDeque::new(),
             resend_at: None,
@@ -201,9 +204,7 @@ impl Task {
 
     fn handle_duties(&mut self, duties: Duties, now: Instant) {
         debug!(owned = duties.owned.len(), stood_in = duties.stood_in.len(), "duties");
-        self.announcer.handle_members(duties.members);
-        self.announcer.handle_stood_in(duties.stood_in, now);
-        self.announcer.handle_owned(duties.owned, now);
+        self.announcer.handle_duties(duties, now);
         self.follow(now);
         self.publish_within(STATUS_INTERVAL, now);
     }
@@ -354,19 +355,22 @@ impl Task {
             self.send(frame, now);
         }
         while let Some(event) = self.announcer.poll_event() {
+            self.chronicle.tell(&event, now);
             match &event {
-                Event::Claimed { ip, mac, interface } => {
-                    info!(service_ip = %ip, %mac, %interface, "another station claims the address");
-                }
-                Event::NoInterface { ip } => {
-                    warn!(service_ip = %ip, "no interface of this node can announce the address");
-                }
-                Event::StationAnswered { interface, mac } => {
-                    trace!(%interface, %mac, "a station answered");
-                    metrics::station_answered();
+                Event::StationAnswered { .. } => {
                     self.tell(Heard::Station);
                     continue;
                 }
+                Event::Checked { .. } => continue,
+                // What was handed over needs no filter and no group any more.
+                Event::HandedOver { .. } => self.reopen_at = Some(now),
+                Event::Claimed { .. }
+                | Event::Withheld { .. }
+                | Event::Claims { .. }
+                | Event::KernelsAnswer { .. }
+                | Event::OneSegment { .. }
+                | Event::WrongAnswer { .. }
+                | Event::NoInterface { .. } => {}
             }
             if self.events.try_send(event).is_err() {
                 metrics::event_dropped();
