@@ -15,6 +15,7 @@ mod ask;
 mod conflict;
 mod datagrams;
 mod doubt;
+mod event;
 mod frames;
 mod handover;
 mod peers;
@@ -29,7 +30,7 @@ use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use garpike_election::{IfIndex, InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
+use garpike_election::{IfIndex, InterfaceName, MacAddr, Selection, ServiceIp};
 
 use crate::duties::Duties;
 use crate::links::{Excluded, Link, LinkSet};
@@ -41,12 +42,14 @@ use crate::wire;
 
 pub use datagrams::{Datagram, Undelivered};
 pub use doubt::Because;
+pub use event::Event;
 pub use frames::{Frame, FrameKind, Unanswered};
 pub use peers::Claimant;
 pub use self_check::{Outcome, SelfCheckStatus, WrongAnswer};
 pub use status::{AddressStatus, DoubtStatus, InterfaceStatus, StandInStatus, Status};
 
 use doubt::Doubts;
+use event::push_event;
 use handover::Handover;
 use peers::Peers;
 use segments::Segments;
@@ -65,85 +68,6 @@ pub struct Config {
     pub announcement_burst: NonZeroU32,
     /// How often an address of another node is asked for, in a small cluster; `None`: never.
     pub self_check_interval: Option<Duration>,
-}
-
-/// Something that others should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Another station says that it has an address that this node owns; at most one per address and second.
-    Claimed {
-        /// The address.
-        ip: ServiceIp,
-        /// The station.
-        mac: MacAddr,
-        /// Where it was heard.
-        interface: InterfaceName,
-        /// Who that is.
-        by: Claimant,
-    },
-    /// This node does not claim an address that it owns, because another station answers for it.
-    Withheld {
-        /// The address.
-        ip: ServiceIp,
-        /// What the station is.
-        because: Because,
-        /// Its Ethernet address.
-        mac: MacAddr,
-    },
-    /// It claims the address after all: nobody else answers any more.
-    Claims {
-        /// The address.
-        ip: ServiceIp,
-    },
-    /// The kernels of several members answer for an address that this node owns.
-    KernelsAnswer {
-        /// The address.
-        ip: ServiceIp,
-    },
-    /// The last of some addresses that this node has lost to other nodes is theirs.
-    HandedOver {
-        /// Of how many the new owner's claim was heard.
-        claimed: usize,
-        /// Of how many it was not, within a second.
-        given_up: usize,
-    },
-    /// Two interfaces of this node are on one segment.
-    OneSegment {
-        /// The one that answers and announces.
-        speaks: InterfaceName,
-        /// The one that does not.
-        silent: InterfaceName,
-    },
-    /// An address of another node was asked for.
-    Checked {
-        /// What came of it.
-        outcome: Outcome,
-    },
-    /// Somebody else than the owner answers for an address; at most one per address and minute.
-    WrongAnswer {
-        /// The address.
-        ip: ServiceIp,
-        /// The Ethernet address that is told.
-        mac: MacAddr,
-        /// Whose it is.
-        by: Claimant,
-        /// Who owns the address.
-        owner: NodeName,
-        /// Where it was heard.
-        interface: InterfaceName,
-    },
-    /// A station that is no member has answered, and is the first on its interface since stations were asked there.
-    StationAnswered {
-        /// Where it was heard.
-        interface: InterfaceName,
-        /// The station.
-        mac: MacAddr,
-    },
-    /// No interface of this node can announce an owned address; once, until that changes.
-    NoInterface {
-        /// The address.
-        ip: ServiceIp,
-    },
 }
 
 /// The core. One per node.
@@ -490,15 +414,6 @@ impl Default for Config {
     }
 }
 
-/// Queues an event if there is room, and tells so: without room it is due again at the next occasion.
-fn push_event(events: &mut VecDeque<Event>, event: Event) -> bool {
-    let room = events.len() < EVENT_DEPTH;
-    if room {
-        events.push_back(event);
-    }
-    room
-}
-
 /// Chosen: 10 000 addresses are announced once within a second, at 7 Mbit/s.
 const ANNOUNCEMENTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10_000).expect("is not zero");
 /// Chosen: what a socket's default send buffer (212 992 bytes) holds at the kernel's 768 bytes for a small frame, halved.
@@ -507,8 +422,6 @@ const ANNOUNCEMENT_BURST: NonZeroU32 = NonZeroU32::new(128).expect("is not zero"
 const SELF_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Chosen: a burst on each of eight interfaces, and a batch of replies. A shell empties the queue after each input.
 const OUTBOX_DEPTH: usize = 2048;
-/// Chosen: one event for each of several thousand addresses; more means that nobody listens.
-const EVENT_DEPTH: usize = 8192;
 /// Chosen: a conflict is worth telling each second; each of its frames is counted.
 const CLAIM_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 

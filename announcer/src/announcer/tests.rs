@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use garpike_election::{Member, NodeState, Wire};
+use garpike_election::{Member, NodeName, NodeState, Wire};
 
 use super::*;
 use crate::stations::Gateways;
