@@ -15,8 +15,9 @@ use garpike_election::{IfIndex, MacAddr, ServiceIp};
 use ipnet::IpNet;
 
 use super::{Announcer, Because, CLAIM_EVENT_INTERVAL, Claimant, Event, Frame, OUTBOX_DEPTH, push_event};
+use crate::duties::Standing;
 use crate::schedule::Shot;
-use crate::wire::{Arp, ArpOperation, Claim, Message};
+use crate::wire::{Arp, ArpOperation, Claim, Ethernet, Message};
 
 impl Announcer {
     /// Whether the frame tells neighbours, on an interface where an owned address belongs, that it is elsewhere; what is
@@ -60,15 +61,19 @@ impl Announcer {
         true
     }
 
-    /// Takes that somebody asks for an address that is answered here. A speaker asks a dead node only for what it has taken
-    /// from it: if that one is this node, both own the address, and whoever ranks first says so to everybody.
-    pub(super) fn hear_question(&mut self, ip: ServiceIp, source: MacAddr, now: Instant) {
-        let Some(node) = self.peers.dead_node_of(source).cloned() else { return };
-        self.rouse(&node, now);
-        if !self.peers.outranks(&node, ip) {
+    /// Takes that somebody asks for an address that is answered here. A speaker asks a dead node, and it alone, for what it
+    /// has taken from it: both own the address, and this one says so to everybody unless the other ranks first.
+    pub(super) fn hear_question(&mut self, ip: ServiceIp, Ethernet { destination, source }: Ethernet, now: Instant) {
+        let Some(node) = self.peers.node_of(source).filter(|_| !destination.is_multicast()).cloned() else { return };
+        if self.peers.standing(&node) == Some(Standing::Dead) {
+            self.rouse(&node, now);
+            if !self.peers.outranks(&node, ip) {
+                self.defend(ip, SETTLE_INTERVAL, now);
+            }
+            self.tend_sentinels(now);
+        } else if self.end_dispute(ip, &node) {
             self.defend(ip, SETTLE_INTERVAL, now);
         }
-        self.tend_sentinels(now);
     }
 
     /// Who says so.
@@ -106,7 +111,7 @@ impl Announcer {
     }
 
     /// Announces the address once, on each interface where it is answered, unless that was done within `interval`.
-    fn defend(&mut self, ip: ServiceIp, interval: Duration, now: Instant) {
+    pub(super) fn defend(&mut self, ip: ServiceIp, interval: Duration, now: Instant) {
         let Some(served) = self.served.get_mut(&ip) else { return };
         let late = served.defended.is_none_or(|last| now >= last + interval);
         let room = self.outbox.len() + 2 * served.ports.len() <= OUTBOX_DEPTH;
@@ -138,4 +143,4 @@ fn answers(message: &Message) -> bool {
 //# DEFEND_INTERVAL      10 seconds
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Chosen: the other node falls silent when it hears the first; the second is for one that was lost.
-const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const SETTLE_INTERVAL: Duration = Duration::from_secs(1);

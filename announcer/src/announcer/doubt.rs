@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use garpike_election::{IfIndex, InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
 
+use super::conflict::SETTLE_INTERVAL;
 use super::{Announcer, Claimant, Event, Frame, FrameKind, OUTBOX_DEPTH, Port, push_event};
 use crate::duties::Standing;
 use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NeighborSolicitation};
@@ -189,6 +190,15 @@ impl Announcer {
         }
     }
 
+    /// The other node does not claim the address any more; tells whether it had.
+    pub(super) fn end_dispute(&mut self, ip: ServiceIp, node: &NodeName) -> bool {
+        let disputed = self.doubts.of(ip).is_some_and(|(because, _)| match because {
+            Because::Disputed(other) => other == node,
+            Because::Untried | Because::InUse | Because::ForeignSpeaker(_) | Because::Outranked(_) => false,
+        });
+        disputed && self.doubts.remove(ip).is_some()
+    }
+
     /// Falls silent for the address until `mac` does not answer for it any more.
     pub(super) fn withhold(&mut self, ip: ServiceIp, because: Because, mac: MacAddr, now: Instant) {
         for index in self.served.get_mut(&ip).map(|served| std::mem::take(&mut served.ports)).unwrap_or_default() {
@@ -262,7 +272,9 @@ impl Announcer {
                 if doubt.because.silences() {
                     self.resume(ip, now);
                 } else {
+                    // Neighbours may have believed it.
                     self.doubts.remove(ip);
+                    self.defend(ip, SETTLE_INTERVAL, now);
                 }
                 continue;
             }

@@ -159,7 +159,7 @@ impl Announcer {
         }
         self.outbox.push_back(Frame { interface, ip: ip.addr(), kind, bytes: reply.emit() });
         self.note_asker(interface, &message, now);
-        self.hear_question(ip, source, now);
+        self.hear_question(ip, message.ethernet(), now);
         Ok(())
     }
 }

@@ -53,8 +53,6 @@ pub(super) struct Peers {
     pub(super) elsewhere: BTreeMap<ServiceIp, NodeName>,
     nodes: BTreeMap<NodeName, Peer>,
     by_mac: BTreeMap<MacAddr, NodeName>,
-    /// Those of the nodes that are taken for dead.
-    dead: BTreeMap<MacAddr, NodeName>,
 }
 
 impl Peers {
@@ -71,10 +69,8 @@ impl Peers {
         // A network card that was moved from a dead node to a living one belongs to the latter.
         let dead = macs(&mut others().filter(|(_, peer)| peer.standing == Standing::Dead));
         let living = macs(&mut others().filter(|(_, peer)| peer.standing != Standing::Dead));
-        let by_mac: BTreeMap<MacAddr, NodeName> = dead.iter().cloned().chain(living.iter().cloned()).collect();
-        let mut dead: BTreeMap<MacAddr, NodeName> = dead.into_iter().collect();
-        dead.retain(|mac, _| living.iter().all(|(other, _)| other != mac));
-        Self { local, desired, elsewhere, nodes, by_mac, dead }
+        let by_mac = dead.into_iter().chain(living).collect();
+        Self { local, desired, elsewhere, nodes, by_mac }
     }
 
     /// How many nodes there are.
@@ -93,11 +89,6 @@ impl Peers {
     /// The node with this Ethernet address, this one left out.
     pub(super) fn node_of(&self, mac: MacAddr) -> Option<&NodeName> {
         self.by_mac.get(&mac)
-    }
-
-    /// The node with this Ethernet address, if it is taken for dead.
-    pub(super) fn dead_node_of(&self, mac: MacAddr) -> Option<&NodeName> {
-        self.dead.get(&mac)
     }
 
     /// The node with this Ethernet address as somebody who claims something.

@@ -187,6 +187,26 @@ fn the_loser_of_a_heal_claims_again_when_the_winner_is_gone() {
 }
 
 #[test]
+fn who_was_taken_for_dead_by_mistake_is_heard_and_the_better_one_speaks_last() {
+    for text in [V4, V6, "192.168.10.7", "fc00::10:7"] {
+        let mut segment = Segment::of(2);
+        let world = World::new(2, &[(text, 0)]);
+        segment.set_all(&world);
+        segment.run_for(10_000);
+        segment.set(1, world.with(0, Standing::Dead).owned_by(text, 1).duties(1));
+
+        segment.run_for(1000);
+
+        let better = better_of_two(text);
+        assert_eq!(segment.ask(text), BTreeSet::from([mac(better)]));
+        segment.run_for(10_000);
+        let announced = |entry: &&(Instant, usize, FrameKind, Message)| entry.2 == FrameKind::Announcement;
+        let (_, last, ..) = segment.log.iter().rfind(announced).unwrap();
+        assert_eq!(*last, better, "{text}");
+    }
+}
+
+#[test]
 fn when_the_membership_has_healed_its_word_counts() {
     let (mut segment, world) = owned_by_node_0(&[V4]);
     cut(&mut segment, 1, &[V4]);
