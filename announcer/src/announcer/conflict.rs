@@ -71,7 +71,8 @@ impl Announcer {
                 self.defend(ip, SETTLE_INTERVAL, now);
             }
             self.tend_sentinels(now);
-        } else if self.end_dispute(ip, &node) {
+        } else if self.may_defend(ip, SETTLE_INTERVAL, now) && self.end_dispute(ip, &node) {
+            // If the other one goes on all the same, its next claim begins another dispute.
             self.defend(ip, SETTLE_INTERVAL, now);
         }
     }
@@ -112,12 +113,10 @@ impl Announcer {
 
     /// Announces the address once, on each interface where it is answered, unless that was done within `interval`.
     pub(super) fn defend(&mut self, ip: ServiceIp, interval: Duration, now: Instant) {
-        let Some(served) = self.served.get_mut(&ip) else { return };
-        let late = served.defended.is_none_or(|last| now >= last + interval);
-        let room = self.outbox.len() + 2 * served.ports.len() <= OUTBOX_DEPTH;
-        if !late || !room {
+        if !self.may_defend(ip, interval, now) {
             return;
         }
+        let Some(served) = self.served.get_mut(&ip) else { return };
         served.defended = Some(now);
         let shots: Vec<Shot> = match (ip.v4(), ip.v6()) {
             (Some(ip), _) => [ArpOperation::Request, ArpOperation::Reply].map(|form| Shot::Arp(form, ip)).to_vec(),
@@ -127,6 +126,13 @@ impl Announcer {
             let frames = shots.iter().map(|shot| Frame::announcement(index, port, ip, *shot));
             self.outbox.extend(frames);
         }
+    }
+
+    fn may_defend(&self, ip: ServiceIp, interval: Duration, now: Instant) -> bool {
+        self.served.get(&ip).is_some_and(|served| {
+            let late = served.defended.is_none_or(|last| now >= last + interval);
+            late && self.outbox.len() + 2 * served.ports.len() <= OUTBOX_DEPTH
+        })
     }
 }
 
