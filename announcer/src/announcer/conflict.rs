@@ -28,6 +28,9 @@ impl Announcer {
         self.hear_successor(interface, ip, claim.mac);
         let silent = self.doubts.silences(ip) && self.ports.contains_key(&interface);
         // What is stood in for is not ours to defend: the owner and its heirs see to that.
+        if let Some(stand_in) = self.standing_in.get_mut(&ip) {
+            stand_in.heard = Some((now, claim.mac));
+        }
         let Some(served) = self.served.get_mut(&ip).filter(|served| silent || served.ports.contains(&interface)) else {
             return false;
         };

@@ -56,10 +56,9 @@ impl Handover {
         self.due
     }
 
-    fn insert(&mut self, ip: ServiceIp, to: NodeName, macs: BTreeMap<IfIndex, MacAddr>, now: Instant) {
-        let until = now + GIVE_UP_AFTER;
-        self.leaving.insert(ip, Leaving { to, macs, until });
-        self.due.get_or_insert(until);
+    fn insert(&mut self, ip: ServiceIp, leaving: Leaving) {
+        self.due = Some(self.due.map_or(leaving.until, |due| due.min(leaving.until)));
+        self.leaving.insert(ip, leaving);
     }
 }
 
@@ -79,19 +78,24 @@ impl Announcer {
             }
             None => false,
         });
+        // Who has claimed it already need not be waited for.
+        let claimed = |heard: Option<(Instant, MacAddr)>, to: &NodeName| {
+            heard.is_some_and(|(at, mac)| now < at + RECENT && self.peers.node_of(mac) == Some(to))
+        };
         for ip in self.owned.keys().filter(|ip| !next.owned.contains_key(ip)) {
             let Some((to, served)) = successor(ip).zip(self.served.get(ip)) else { continue };
-            let heard = served.heard.filter(|(at, _)| now < *at + RECENT).and_then(|(_, mac)| self.peers.node_of(mac));
             let ports = served.ports.iter().filter_map(|index| Some((*index, self.ports.get(index)?.mac)));
             let macs: BTreeMap<_, _> = ports.collect();
-            if heard != Some(&to) && !macs.is_empty() {
-                self.handover.insert(*ip, to, macs, now);
+            if !macs.is_empty() && !claimed(served.heard, &to) {
+                self.handover.insert(*ip, Leaving { to, macs, until: now + GIVE_UP_AFTER });
             }
         }
         for (ip, stand_in) in self.stood_in.keys().filter_map(|ip| Some((ip, self.standing_in.get(ip)?))) {
             let back = next.elsewhere.get(ip) == self.peers.elsewhere.get(ip);
-            if let Some(to) = successor(ip).filter(|_| !back && !next.owned.contains_key(ip)) {
-                self.handover.insert(*ip, to, stand_in.macs.clone(), now);
+            let Some(to) = successor(ip).filter(|_| !back && !next.owned.contains_key(ip)) else { continue };
+            if !claimed(stand_in.heard, &to) {
+                let (macs, until) = (stand_in.macs.clone(), now + GIVE_UP_STAND_IN_AFTER);
+                self.handover.insert(*ip, Leaving { to, macs, until });
             }
         }
         self.end_batch();
@@ -146,5 +150,7 @@ impl Announcer {
 /// Chosen: the new owner announces once it knows, some milliseconds later in general; a manifest that it reads later than
 /// this node may take a second. Two Ethernet addresses are told after it has claimed the address unheard, never nobody's.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
+/// Chosen: the owner's host may be the one that has just died, and must not be named for longer than gossip takes.
+const GIVE_UP_STAND_IN_AFTER: Duration = Duration::from_millis(100);
 /// Chosen: a claim of the new owner that came before this node learnt that the address moves; gossip is never so late.
 const RECENT: Duration = Duration::from_secs(2);

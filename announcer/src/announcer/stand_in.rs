@@ -17,6 +17,8 @@ pub(super) struct StandIn {
     /// Where it is answered, and with which Ethernet address.
     pub(super) macs: BTreeMap<IfIndex, MacAddr>,
     pub(super) answers: u64,
+    /// Who claimed it last.
+    pub(super) heard: Option<(Instant, MacAddr)>,
 }
 
 impl Announcer {

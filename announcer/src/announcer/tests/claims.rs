@@ -117,6 +117,23 @@ fn the_address_of_an_owner_that_is_given_up_is_answered_until_its_heir_claims_it
 }
 
 #[test]
+fn a_dead_owner_is_not_named_after_its_heir_has_claimed_the_address_nor_for_long_if_nobody_does() {
+    for (heir_knows_first, named_for) in [(true, 0), (false, 100)] {
+        let mut segment = Segment::of(3);
+        let away = World::new(3, &[(V4, 2)]).with(2, Standing::Away);
+        segment.set_all(&away);
+        segment.part[2] = 1;
+        let dead = away.with(2, Standing::Dead).owned_by(V4, 1);
+        if heir_knows_first {
+            segment.set(1, dead.duties(1));
+        }
+        segment.set(0, dead.duties(0));
+        segment.run_for(named_for);
+        assert!(!segment.ask(V4).contains(&mac(2)));
+    }
+}
+
+#[test]
 fn an_owner_that_is_back_is_not_waited_for() {
     let mut segment = Segment::of(3);
     let away = World::new(3, &[(V4, 2)]).with(2, Standing::Away);
