@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic on its own fixtures")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -43,7 +43,7 @@ fn desired(addresses: u32) -> Desired {
         .map(|i| {
             let [_, b, c, d] = (i + 1).to_be_bytes();
             let ip = ServiceIp::new([10, b, c, d].into()).unwrap();
-            (ip, Address { election_key: ip, services: BTreeSet::new(), placements: everywhere.clone() })
+            (ip, Address { election_key: ip, services: Box::default(), placements: everywhere.clone() })
         })
         .collect();
     Desired { addresses, ..Desired::default() }

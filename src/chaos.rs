@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Subcommand, ValueEnum as _};
 use garpike_chaos::fleet::Families;
 use garpike_chaos::lab::{self, Entered, Links, enter};
+use garpike_chaos::load::{self, Load};
 use garpike_chaos::scenario::{Length, Scenario};
 use garpike_chaos::sim;
 use garpike_chaos::trial::{self, Plan};
@@ -43,18 +44,28 @@ enum Command {
     },
 }
 
-/// Runs a scenario in the lab
+/// Runs a scenario, or a load, in the lab
 ///
 /// The owner of the probed Service is hit in each trial. Exit status 0 only if every trial was valid and no invariant
 /// was violated.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
+#[command(
+    after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
                         garpike chaos run term --trials 5 --json\n  \
                         garpike chaos run link-down --links 2\n  \
-                        garpike chaos run rest --lasts 10m --trials 1")]
+                        garpike chaos run rest --lasts 10m --trials 1\n  \
+                        garpike chaos run arp-rate --addresses 10,10000",
+    subcommand_help_heading = "Loads",
+    subcommand_value_name = "LOAD",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Run {
+    #[command(subcommand)]
+    load: Option<Load>,
     /// What happens
-    scenario: Scenario,
+    #[arg(required = true)]
+    scenario: Option<Scenario>,
     /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=100))]
     nodes: u8,
@@ -135,6 +146,7 @@ struct Simulate {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
+        Command::Run(Run { load: Some(load), .. }) => load::run(&load),
         Command::Run(args) => in_lab(&args),
         Command::Simulate(args) => simulate(&args),
         Command::List => list(),
@@ -148,10 +160,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn in_lab(args: &Run) -> Result<ExitCode> {
-    if args.lasts.is_some() && args.scenario.default_length().is_none() {
+    let scenario = args.scenario.context("no scenario is named")?;
+    if args.lasts.is_some() && scenario.default_length().is_none() {
         bail!(
             "--lasts: {} has no length that can be chosen; rest, term-all, uplink-down and conflict have",
-            args.scenario.name()
+            scenario.name()
         );
     }
     let mut init = match enter()? {
@@ -159,7 +172,7 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
         Entered::Inside(init) => init,
     };
     let plan = Plan {
-        scenario: args.scenario,
+        scenario,
         lasts: args.lasts.map(|Length(lasts)| lasts),
         nodes: usize::from(args.nodes),
         links: args.links,
@@ -232,6 +245,10 @@ fn list() -> Result<ExitCode> {
     writeln!(out, "In the lab (garpike chaos run SCENARIO):")?;
     for scenario in Scenario::value_variants() {
         writeln!(out, "  {:<17} {}", scenario.name(), help(scenario))?;
+    }
+    writeln!(out, "Loads in the lab (garpike chaos run LOAD):")?;
+    for (name, about) in load::list() {
+        writeln!(out, "  {name:<12} {about}")?;
     }
     writeln!(out, "In the simulator (garpike chaos simulate SCENARIO):")?;
     for scenario in sim::Scenario::value_variants() {

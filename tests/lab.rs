@@ -30,6 +30,20 @@ fn a_silent_death_moves_the_address_within_seconds() {
 }
 
 #[test]
+fn a_speaker_keeps_up_with_a_closed_loop_of_requests() {
+    let more = ["--addresses", "10", "--in-flight", "8", "--lasts", "200", "--rounds", "1", "--json"];
+    let output = garpike(&[&["chaos", "run", "arp-rate"][..], &more].concat());
+
+    assert!(output.status.success(), "{}", stderr(&output));
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = figures["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6, "ARP and NDP by the speaker, the minimal responder and a kernel: {figures}");
+    for row in rows {
+        assert!(row["figures"]["answers_per_s"].as_f64().unwrap() > 500.0, "{row}");
+    }
+}
+
+#[test]
 fn a_pulled_cable_moves_the_address_within_seconds() {
     let report = run("link-down", &["--trials", "1"]);
 

@@ -1,20 +1,28 @@
 //! The protocol core: answers for owned addresses and for those of others whose speaker is away, announces gained ones,
-//! notices foreign claims.
+//! and settles what others claim.
 //!
 //! ```text
-//! handle_links    ─┐                                      ┌─► poll_transmit: replies, announcements
-//! handle_owned    ─┼─► which address on which interface ──┤
-//! handle_stood_in ─┤                                      └─► poll_event: foreign claims, complaints
-//! handle_frame    ─┘
+//! handle_links  ─┐                                      ┌─► poll_transmit: replies, announcements, probes
+//! handle_duties ─┼─► which address on which interface ──┤
+//! handle_frame  ─┘                                      └─► poll_event: foreign claims, complaints
 //! ```
 //!
-//! Invariant: a frame for an address leaves only on an interface that can announce it, while it is owned or stood in
-//! for. Only what is owned is announced. The core does not decide ownership, and a foreign claim changes nothing but the
-//! events.
+//! Invariant: a frame for an address leaves only on an interface that can announce it, while it is owned, stood in for or
+//! handed over. Only what is owned is announced. The core does not decide ownership: a foreign claim may silence it for a
+//! while, and never gives it an address.
 
+mod announce;
 mod ask;
+mod conflict;
 mod datagrams;
+mod doubt;
+mod event;
 mod frames;
+mod handover;
+mod peers;
+mod segments;
+mod self_check;
+mod sentinel;
 mod stand_in;
 mod status;
 
@@ -25,17 +33,32 @@ use std::time::{Duration, Instant};
 
 use garpike_election::{IfIndex, InterfaceName, MacAddr, Selection, ServiceIp};
 
-use crate::links::{Excluded, Link, LinkSet};
+use crate::askers::Askers;
+use crate::campaigns::Campaigns;
+use crate::duties::Duties;
+use crate::excluded::Excluded;
+use crate::links::{Link, LinkSet};
 use crate::pacer::Pacer;
-use crate::prefixes::Prefixes;
-use crate::schedule::Schedule;
+use crate::prefixes::{MAX_PREFIXES, Prefixes};
+use crate::schedule::Reach;
 use crate::stations::Stations;
 use crate::wire;
 
 pub use datagrams::{Datagram, Undelivered};
+pub use doubt::Because;
+pub use event::Event;
 pub use frames::{Frame, FrameKind, Unanswered};
-pub use status::{AddressStatus, InterfaceStatus, StandInStatus, Status};
+pub use peers::Claimant;
+pub use self_check::{Outcome, SelfCheckStatus, WrongAnswer};
+pub use status::{Acknowledgement, AddressStatus, DoubtStatus, InterfaceStatus, StandInStatus, Status};
 
+use doubt::Doubts;
+use event::push_event;
+use handover::Handover;
+use peers::Peers;
+use segments::Segments;
+use self_check::SelfCheck;
+use sentinel::Sentinels;
 use stand_in::StandIn;
 
 /// What can be set.
@@ -47,32 +70,8 @@ pub struct Config {
     pub announcements_per_second: NonZeroU32,
     /// How many announcements may leave an interface at once.
     pub announcement_burst: NonZeroU32,
-}
-
-/// Something that others should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Another station says that it has an address that this node owns; at most one per address and second.
-    Claimed {
-        /// The address.
-        ip: ServiceIp,
-        /// The station.
-        mac: MacAddr,
-        /// Where it was heard.
-        interface: InterfaceName,
-    },
-    /// A station that is no member has answered, and is the first on its interface since stations were asked there.
-    StationAnswered {
-        /// Where it was heard.
-        interface: InterfaceName,
-        /// The station.
-        mac: MacAddr,
-    },
-    /// No interface of this node can announce an owned address; once, until that changes.
-    NoInterface {
-        /// The address.
-        ip: ServiceIp,
-    },
+    /// How often an address of another node is asked for, in a small cluster; `None`: never.
+    pub self_check_interval: Option<Duration>,
 }
 
 /// The core. One per node.
@@ -93,10 +92,20 @@ pub struct Announcer {
     stood_in: BTreeMap<ServiceIp, BTreeMap<InterfaceName, MacAddr>>,
     /// What follows from `stood_in` and `ports`, with the same keys as `stood_in`.
     standing_in: HashMap<ServiceIp, StandIn>,
+    /// Who asked for which of all these addresses.
+    askers: Askers,
     /// The stations behind each interface.
     stations: BTreeMap<IfIndex, Stations>,
     /// The Ethernet addresses of the members.
     members: BTreeSet<MacAddr>,
+    peers: Peers,
+    handover: Handover,
+    doubts: Doubts,
+    sentinels: Sentinels,
+    segments: Segments,
+    self_check: SelfCheck,
+    /// The rate of probes; `None` before the first.
+    prober: Option<Pacer>,
     /// When gateways are asked next; `None` while there is none.
     check_at: Option<Instant>,
     /// When it is looked whether they have answered; `None` while nobody was asked.
@@ -113,7 +122,7 @@ struct Port {
     link_local: Option<Ipv6Addr>,
     has_ipv6: bool,
     carrier_ups: u32,
-    schedule: Schedule,
+    campaigns: Campaigns,
 }
 
 /// An owned address.
@@ -123,10 +132,18 @@ struct Served {
     ports: Vec<IfIndex>,
     /// `Event::NoInterface` was given.
     complained: bool,
+    /// When it was gained, or an interface that announces it.
+    gained: Option<Instant>,
+    /// When a station showed first since then that it sends to this node, and which.
+    acknowledged: Option<(Instant, MacAddr)>,
     answers: u64,
     foreign_claims: u64,
     /// The last foreign claim that became an event.
-    claimed: Option<(Instant, MacAddr)>,
+    claimed: Option<(Instant, MacAddr, Claimant)>,
+    /// The last foreign claim.
+    heard: Option<(Instant, MacAddr)>,
+    /// When it was last announced against one.
+    defended: Option<Instant>,
 }
 
 impl Announcer {
@@ -141,8 +158,16 @@ impl Announcer {
             served: HashMap::new(),
             stood_in: BTreeMap::new(),
             standing_in: HashMap::new(),
+            askers: Askers::default(),
             stations: BTreeMap::new(),
             members: BTreeSet::new(),
+            peers: Peers::default(),
+            handover: Handover::default(),
+            doubts: Doubts::default(),
+            sentinels: Sentinels::default(),
+            segments: Segments::default(),
+            self_check: SelfCheck::default(),
+            prober: None,
             check_at: None,
             review_at: None,
             outbox: VecDeque::new(),
@@ -171,7 +196,7 @@ impl Announcer {
                 }
                 None => {
                     fresh.insert(*index);
-                    Port::new(link, mac, self.pacer(now))
+                    Port::new(link, mac, self.campaigns(now))
                 }
             };
             self.ports.insert(*index, port);
@@ -182,9 +207,28 @@ impl Announcer {
             self.check_at = self.check_at.map(|_| now);
         }
         self.links = Some(links);
-        if matters {
-            self.settle(&fresh, now);
+        if self.follow_segments(&fresh) || matters {
+            self.settle_handovers();
+            self.settle(&fresh, Reach::Long, now);
         }
+    }
+
+    /// Takes everything that this node is to answer for, and what is to be known of the other nodes. What goes to a living
+    /// node is answered until that one claims it; what had no owner is probed before it is claimed.
+    pub fn handle_duties(&mut self, duties: Duties, now: Instant) {
+        self.note_taken(&duties, now);
+        self.begin_handovers(&duties, now);
+        let Duties { owned, untried, stood_in, elsewhere, nodes, members, local, desired } = duties;
+        self.peers = Peers::new(local, desired, elsewhere, nodes);
+        let free = self.review_doubts(&owned, &untried, now);
+        self.handle_members(members);
+        self.handle_stood_in(stood_in, now);
+        self.handle_owned(owned, now);
+        for ip in free {
+            self.resume(ip, now);
+        }
+        self.follow_self_check(now);
+        self.handle_timeout(now);
     }
 
     /// Takes the whole set of owned addresses, each with the interfaces that may announce it. Gained ones are
@@ -196,39 +240,42 @@ impl Announcer {
         for ip in self.owned.keys().filter(|ip| !owned.contains_key(ip)) {
             for index in self.served.remove(ip).unwrap_or_default().ports {
                 if let Some(port) = self.ports.get_mut(&index) {
-                    port.schedule.cancel(*ip);
+                    port.campaigns.cancel(*ip);
                 }
             }
         }
         self.owned = owned;
-        self.settle(&BTreeSet::new(), now);
+        self.settle(&BTreeSet::new(), Reach::Long, now);
     }
 
-    /// Announces every owned address again, as if it had just been gained: others may have claimed it meanwhile.
+    /// Announces every owned address again, for a few seconds: others may have claimed it meanwhile.
     pub fn reannounce(&mut self, now: Instant) {
         let all = self.ports.keys().copied().collect();
-        self.settle(&all, now);
+        self.settle(&all, Reach::Short, now);
     }
 
     /// Announces every owned address again on one interface, for instance because what was sent there is lost.
     pub fn reannounce_on(&mut self, interface: IfIndex, now: Instant) {
-        self.settle(&BTreeSet::from([interface]), now);
+        self.settle(&BTreeSet::from([interface]), Reach::Long, now);
     }
 
     /// Puts the announcements and questions that are due into the queue of [`Announcer::poll_transmit`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tend_stations(now);
-        for (index, port) in &mut self.ports {
-            while self.outbox.len() < OUTBOX_DEPTH {
-                let Some((ip, shot)) = port.schedule.next(now) else { break };
-                self.outbox.push_back(Frame::announcement(*index, port, ip, shot));
-            }
-        }
+        self.tend_handovers(now);
+        self.tend_doubts(now);
+        self.tend_sentinels(now);
+        self.tend_self_check(now);
+        self.announce(now);
     }
 
     /// When [`Announcer::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ports.values().filter_map(|port| port.schedule.next_at()).chain(self.stations_due()).min()
+        let probe_at = self.prober.as_ref().map(Pacer::ready_at);
+        let doubts = self.doubts.next_at().map(|at| probe_at.map_or(at, |ready| at.max(ready)));
+        let others = [self.handover.next_at(), doubts, self.sentinels.next_at(probe_at), self.self_check.next_at()];
+        let announcements = self.ports.values().filter_map(|port| port.campaigns.next_at());
+        announcements.chain(self.stations_due()).chain(others.into_iter().flatten()).min()
     }
 
     /// The next frame to send.
@@ -247,9 +294,12 @@ impl Announcer {
             ServiceIp::new(frame.ip).is_ok_and(|ip| wanted(self, ip, frame.interface))
         };
         match frame.kind {
-            FrameKind::Reply | FrameKind::Announcement => about(Self::serves),
+            FrameKind::Reply => {
+                about(|core, ip, index| core.serves(ip, index) || core.handover.answer(ip, index).flatten().is_some())
+            }
+            FrameKind::Announcement | FrameKind::Directed => about(Self::serves),
             FrameKind::StandIn => about(Self::stands_in),
-            FrameKind::Question => true,
+            FrameKind::Question | FrameKind::Probe => true,
         }
     }
 
@@ -268,10 +318,15 @@ impl Announcer {
         self.owned.len()
     }
 
-    /// Few prefixes that cover the addresses that are answered for, for the packet filter.
+    /// Few prefixes that cover the addresses that are answered for, and those of other owners, for the packet filter.
     pub fn prefixes(&self) -> Prefixes {
-        let ips = || self.owned.keys().chain(self.stood_in.keys());
-        Prefixes::covering(ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
+        self.prefixes_with(MAX_PREFIXES)
+    }
+
+    /// The same with at most `most` of each family.
+    pub fn prefixes_with(&self, most: usize) -> Prefixes {
+        let ips = || self.owned.keys().chain(self.stood_in.keys()).chain(self.peers.elsewhere.keys());
+        Prefixes::covering_with(most, ips().filter_map(|ip| ip.v4()), ips().filter_map(|ip| ip.v6()))
     }
 
     /// The solicited-node groups to join on each interface: without them a snooping switch, and most network cards,
@@ -281,50 +336,78 @@ impl Announcer {
         let owned = owned.flat_map(|(ip, ports)| ports.iter().map(move |index| (*ip, *index)));
         let stood_in = self.stood_in.keys().filter_map(|ip| Some((ip, &self.standing_in.get(ip)?.macs)));
         let stood_in = stood_in.flat_map(|(ip, macs)| macs.keys().map(move |index| (*ip, *index)));
-        owned.chain(stood_in).filter_map(|(ip, index)| Some((index, wire::solicited_node(ip.v6()?)))).collect()
+        let leaving = self.handover.places();
+        owned
+            .chain(stood_in)
+            .chain(leaving)
+            .filter_map(|(ip, index)| Some((index, wire::solicited_node(ip.v6()?))))
+            .collect()
+    }
+
+    /// The pacer of probes, at the rate of the announcements of one interface.
+    fn prober(&mut self, now: Instant) -> &mut Pacer {
+        let fresh = self.pacer(now);
+        self.prober.get_or_insert(fresh)
+    }
+
+    /// Drops the frames that are no longer true.
+    fn forget_untrue_frames(&mut self) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        outbox.retain(|frame| self.still_wants(frame));
+        self.outbox = outbox;
     }
 
     fn pacer(&self, now: Instant) -> Pacer {
         Pacer::new(self.config.announcements_per_second, self.config.announcement_burst, now)
     }
 
+    fn campaigns(&self, now: Instant) -> Campaigns {
+        Campaigns::new(self.config.announcements_per_second, self.config.announcement_burst, now)
+    }
+
     /// Makes `served` follow from `owned` and `ports`. Starts the announcements of each address on the interfaces where
-    /// it was not served, and on the `fresh` ones.
-    fn settle(&mut self, fresh: &BTreeSet<IfIndex>, now: Instant) {
+    /// it was not served, and as far as `again` says on the `fresh` ones.
+    fn settle(&mut self, fresh: &BTreeSet<IfIndex>, again: Reach, now: Instant) {
+        // Growing step by step takes longer than all else together when thousands of addresses are gained.
+        self.served.reserve(self.owned.len().saturating_sub(self.served.len()));
         for (ip, selection) in &self.owned {
             let served = self.served.entry(*ip).or_default();
             let before = std::mem::take(&mut served.ports);
+            let silent = self.doubts.silences(*ip);
             for (index, port) in &mut self.ports {
-                if port.carries(*ip) && selection.contains(&port.name) {
+                let here = port.carries(*ip) && selection.contains(&port.name);
+                if here && !silent && !self.segments.share(*index, &served.ports) {
                     served.ports.push(*index);
+                    let reach = if before.contains(index) { again } else { Reach::Long };
                     if fresh.contains(index) || !before.contains(index) {
-                        port.schedule.start(*ip, now);
+                        port.campaigns.start(*ip, reach, self.askers.turn(*ip, now), now);
+                        if reach == Reach::Long {
+                            (served.gained, served.acknowledged) = (Some(now), None);
+                        }
                     }
                 } else {
-                    port.schedule.cancel(*ip);
+                    port.campaigns.cancel(*ip);
                 }
             }
-            let complaint = served.ports.is_empty() && self.links.is_some();
+            let complaint = served.ports.is_empty() && self.links.is_some() && !silent;
             served.complained =
                 complaint && (served.complained || push_event(&mut self.events, Event::NoInterface { ip: *ip }));
         }
         self.settle_stand_ins();
-        let mut outbox = std::mem::take(&mut self.outbox);
-        outbox.retain(|frame| self.still_wants(frame));
-        self.outbox = outbox;
+        self.forget_untrue_frames();
         self.handle_timeout(now);
     }
 }
 
 impl Port {
-    fn new(link: &Link, mac: MacAddr, pacer: Pacer) -> Self {
+    fn new(link: &Link, mac: MacAddr, campaigns: Campaigns) -> Self {
         Self {
             name: link.name.clone(),
             mac,
             link_local: link.link_local(),
             has_ipv6: link.has_ipv6(),
             carrier_ups: link.carrier_ups,
-            schedule: Schedule::new(pacer),
+            campaigns,
         }
     }
 
@@ -346,27 +429,19 @@ impl Default for Config {
             excluded: Excluded::default(),
             announcements_per_second: ANNOUNCEMENTS_PER_SECOND,
             announcement_burst: ANNOUNCEMENT_BURST,
+            self_check_interval: Some(SELF_CHECK_INTERVAL),
         }
     }
-}
-
-/// Queues an event if there is room, and tells so: without room it is due again at the next occasion.
-fn push_event(events: &mut VecDeque<Event>, event: Event) -> bool {
-    let room = events.len() < EVENT_DEPTH;
-    if room {
-        events.push_back(event);
-    }
-    room
 }
 
 /// Chosen: 10 000 addresses are announced once within a second, at 7 Mbit/s.
 const ANNOUNCEMENTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10_000).expect("is not zero");
 /// Chosen: what a socket's default send buffer (212 992 bytes) holds at the kernel's 768 bytes for a small frame, halved.
 const ANNOUNCEMENT_BURST: NonZeroU32 = NonZeroU32::new(128).expect("is not zero");
+/// Chosen: five questions in a second; several hundred addresses are seen within minutes.
+const SELF_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Chosen: a burst on each of eight interfaces, and a batch of replies. A shell empties the queue after each input.
 const OUTBOX_DEPTH: usize = 2048;
-/// Chosen: one event for each of several thousand addresses; more means that nobody listens.
-const EVENT_DEPTH: usize = 8192;
 /// Chosen: a conflict is worth telling each second; each of its frames is counted.
 const CLAIM_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -45,9 +45,9 @@ fn arp(prefixes: &Prefixes) -> Vec<Instruction> {
     program.extend([load_byte(PACKET_TYPE), equal(HOST, 0, 3)]);
     program.extend([load_half(ARP_OPERATION_AT), equal(ARP_REPLY, 0, 1), PASS]);
     for address_at in [ARP_TARGET_AT, ARP_SENDER_AT] {
+        program.extend(keep_words(address_at, 1));
         for net in &prefixes.v4 {
-            program.extend([load_word(address_at), and(net.netmask().to_bits())]);
-            program.extend([equal(net.network().to_bits(), 0, 1), PASS]);
+            program.extend(pass_within(&[(net.network().to_bits(), net.netmask().to_bits())]));
         }
     }
     program.push(DROP);
@@ -63,17 +63,10 @@ fn ndp(prefixes: &Prefixes) -> Vec<Instruction> {
     program.extend([load_byte(ICMP_TYPE_AT), equal(SOLICITATION, 2, 0), require(ADVERTISEMENT), DROP]);
     program.extend([equal(ADVERTISEMENT, 0, 3), load_byte(PACKET_TYPE), equal(HOST, 0, 1), PASS]);
     for address_at in [ND_TARGET_AT, IPV6_SOURCE_AT] {
+        program.extend(keep_words(address_at, 4));
         for net in &prefixes.v6 {
             let (network, mask) = (words(net.network().to_bits()), words(net.netmask().to_bits()));
-            let compared = mask.iter().take_while(|mask| **mask != 0).count();
-            for (number, (network, mask)) in network.into_iter().zip(mask).take(compared).enumerate() {
-                // Three instructions for each further word, and the final PASS, lie between here and the next prefix.
-                let [word, rest] = [number, compared - 1 - number]
-                    .map(|count| u8::try_from(count).expect("an IPv6 address has four words"));
-                program.extend([load_word(address_at + 4 * u32::from(word)), and(mask)]);
-                program.push(equal(network, 0, 3 * rest + 1));
-            }
-            program.push(PASS);
+            program.extend(pass_within(&network.into_iter().zip(mask).collect::<Vec<_>>()));
         }
     }
     program.push(DROP);
@@ -102,6 +95,26 @@ fn for_this_segment() -> Vec<Instruction> {
         require(0),
         DROP,
     ]
+}
+
+/// Copies the words of an address from the frame to the memory of the program, from where each comparison takes them: the
+/// kernel makes a load from a frame into ten instructions of its own, one from memory into one.
+fn keep_words(address_at: u32, count: u32) -> impl Iterator<Item = Instruction> {
+    (0..count).flat_map(move |word| [load_word(address_at + 4 * word), statement(ST, word)])
+}
+
+/// Passes the frame if the words in memory are within the prefix: network and mask of each word.
+fn pass_within(prefix: &[(u32, u32)]) -> Vec<Instruction> {
+    let told = prefix.iter().take_while(|(_, mask)| *mask != 0).zip(0..);
+    // From the end, because each comparison skips what is behind it when it fails.
+    let mut program = vec![PASS];
+    for ((network, mask), word) in told.collect::<Vec<_>>().into_iter().rev() {
+        let behind = u8::try_from(program.len()).expect("four words take a dozen instructions");
+        let masked = (*mask != u32::MAX).then_some(and(*mask));
+        let compared = [statement(LD_MEM, word)].into_iter().chain(masked).chain([equal(*network, 0, behind)]);
+        program.splice(..0, compared);
+    }
+    program
 }
 
 /// The 32-bit words of an IPv6 address, in network order.
@@ -146,6 +159,8 @@ const PASS: Instruction = statement(RET_K, u32::MAX);
 const LD_W_ABS: u16 = 0x20;
 const LD_H_ABS: u16 = 0x28;
 const LD_B_ABS: u16 = 0x30;
+const LD_MEM: u16 = 0x60;
+const ST: u16 = 0x02;
 const ALU_AND_K: u16 = 0x54;
 const JMP_JEQ_K: u16 = 0x15;
 const RET_K: u16 = 0x06;

@@ -5,13 +5,20 @@
 
 pub mod addresses;
 pub mod arp_sysctl;
+mod chronicle;
+mod counts;
+mod debounce;
+mod flaps;
 mod gateways;
 mod groups;
+mod interfaces;
 mod netlink;
 pub mod packet_socket;
 mod ports;
+mod privileges;
 mod task;
+mod troubles;
 
-pub use netlink::watch_links;
 pub use packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
+pub use privileges::lower_net_raw;
 pub use task::{Command, Handles, Heard, Task, TaskError};

@@ -9,13 +9,19 @@
 //! address that it was not given.
 
 mod announcer;
+mod askers;
+mod campaigns;
 mod duties;
+mod excluded;
 mod filter;
+mod inquiries;
 mod links;
 #[cfg(feature = "io")]
 mod metrics;
 mod pacer;
 mod prefixes;
+mod queue;
+mod refresh;
 mod schedule;
 mod stations;
 mod surroundings;
@@ -25,14 +31,15 @@ pub mod wire;
 pub mod io;
 
 pub use announcer::{
-    AddressStatus, Announcer, Config, Datagram, Event, Frame, FrameKind, InterfaceStatus, StandInStatus, Status,
-    Unanswered, Undelivered,
+    Acknowledgement, AddressStatus, Announcer, Because, Claimant, Config, Datagram, DoubtStatus, Event, Frame,
+    FrameKind, InterfaceStatus, Outcome, SelfCheckStatus, StandInStatus, Status, Unanswered, Undelivered, WrongAnswer,
 };
-pub use duties::Duties;
+pub use duties::{Duties, Peer, Standing};
+pub use excluded::{BadPattern, Excluded};
 pub use filter::{Filter, Instruction};
-pub use links::{Excluded, Link, LinkSet, Obstacle};
+pub use links::{Link, LinkSet, Obstacle};
 #[cfg(feature = "io")]
-pub use metrics::describe as describe_metrics;
+pub use metrics::{describe as describe_metrics, histograms};
 pub use prefixes::{MAX_PREFIXES, Prefixes};
 pub use stations::Gateways;
 pub use surroundings::Surroundings;

@@ -8,6 +8,8 @@ use std::net::Ipv6Addr;
 use garpike_election::{IfIndex, InterfaceName, MacAddr};
 use ipnet::IpNet;
 
+use crate::excluded::Excluded;
+
 /// All interfaces of the node at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkSet {
@@ -24,9 +26,10 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Switched on by the administrator (`IFF_UP`).
     pub up: bool,
-    /// The medium is there and usable (`IFF_LOWER_UP` and `IFF_RUNNING`).
+    /// The medium is there and usable (`IFF_LOWER_UP` and `IFF_RUNNING`), and has been for long enough after it flapped.
     pub carrier: bool,
-    /// How often the carrier came; tells a short loss that no snapshot shows.
+    /// How often the carrier came, or the kernel told the neighbours anew where this host is, as a bond does that fails
+    /// over: what was announced before may be forgotten, although no snapshot shows a loss.
     pub carrier_ups: u32,
     /// The loopback interface.
     pub loopback: bool,
@@ -120,43 +123,6 @@ impl Obstacle {
         }
     }
 }
-
-/// Names of interfaces that never announce, because they belong to containers or tunnels of the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excluded {
-    /// A name that begins with one of these is excluded.
-    pub prefixes: Vec<String>,
-}
-
-impl Excluded {
-    /// Whether the interface is excluded.
-    pub fn contains(&self, name: &InterfaceName) -> bool {
-        self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()))
-    }
-}
-
-impl Default for Excluded {
-    /// The list that MetalLB's manifests ship as `excludel2.yaml`, less `^lo$`, which is no Ethernet interface.
-    fn default() -> Self {
-        Self { prefixes: DEFAULT_EXCLUDED.map(str::to_owned).to_vec() }
-    }
-}
-
-const DEFAULT_EXCLUDED: [&str; 13] = [
-    "docker",
-    "cbr",
-    "dummy",
-    "virbr",
-    "lxcbr",
-    "veth",
-    "cali",
-    "tunl",
-    "flannel",
-    "kube-ipvs",
-    "cni",
-    "nodelocaldns",
-    "lxc",
-];
 
 #[cfg(test)]
 mod tests {

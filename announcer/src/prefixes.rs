@@ -24,8 +24,17 @@ impl Prefixes {
     /// The prefixes that cover the addresses, as narrow as their number allows. The order of the addresses is of no
     /// consequence.
     pub fn covering(v4: impl IntoIterator<Item = Ipv4Addr>, v6: impl IntoIterator<Item = Ipv6Addr>) -> Self {
-        let v4 = cover(v4.into_iter().map(|ip| u128::from(ip.to_bits())).collect(), 32);
-        let v6 = cover(v6.into_iter().map(Ipv6Addr::to_bits).collect(), 128);
+        Self::covering_with(MAX_PREFIXES, v4, v6)
+    }
+
+    /// The same with at most `most` prefixes per family, but one at least.
+    pub fn covering_with(
+        most: usize,
+        v4: impl IntoIterator<Item = Ipv4Addr>,
+        v6: impl IntoIterator<Item = Ipv6Addr>,
+    ) -> Self {
+        let v4 = cover(v4.into_iter().map(|ip| u128::from(ip.to_bits())).collect(), 32, most);
+        let v6 = cover(v6.into_iter().map(Ipv6Addr::to_bits).collect(), 128, most);
         let v4_net = |(bits, len)| {
             let bits = u32::try_from(bits).expect("a prefix of 32-bit addresses has 32 bits");
             Ipv4Net::new_assert(Ipv4Addr::from_bits(bits), len)
@@ -37,7 +46,7 @@ impl Prefixes {
 
 /// Groups addresses of `width` bits by the longest common prefix length that gives few enough groups, and narrows each
 /// group to what its members have in common.
-fn cover(mut addresses: Vec<u128>, width: u8) -> Vec<(u128, u8)> {
+fn cover(mut addresses: Vec<u128>, width: u8, most: usize) -> Vec<(u128, u8)> {
     addresses.sort_unstable();
     addresses.dedup();
     let groups_at = |len: u8| {
@@ -48,7 +57,7 @@ fn cover(mut addresses: Vec<u128>, width: u8) -> Vec<(u128, u8)> {
     let (mut len, mut too_long) = (0, width + 1);
     while too_long - len > 1 {
         let middle = len.midpoint(too_long);
-        if groups_at(middle) <= MAX_PREFIXES { len = middle } else { too_long = middle }
+        if groups_at(middle) <= most { len = middle } else { too_long = middle }
     }
     let mut groups: BTreeMap<u128, (u128, u128)> = BTreeMap::new();
     for address in addresses {
@@ -110,6 +119,9 @@ mod tests {
             prop_assert!(prefixes.v4.len() <= MAX_PREFIXES && prefixes.v6.len() <= MAX_PREFIXES);
             prop_assert!(v4.iter().all(|ip| prefixes.v4.iter().any(|net| net.contains(ip))));
             prop_assert!(v6.iter().all(|ip| prefixes.v6.iter().any(|net| net.contains(ip))));
+            let one = Prefixes::covering_with(1, v4.clone(), v6.clone());
+            prop_assert!(one.v4.len() <= 1 && one.v6.len() <= 1);
+            prop_assert!(v4.iter().all(|ip| one.v4.iter().any(|net| net.contains(ip))));
             v4.reverse();
             v6.reverse();
             prop_assert_eq!(prefixes, Prefixes::covering(v4, v6));

@@ -64,14 +64,27 @@ pub(crate) struct Question {
 }
 
 impl Stations {
-    /// Takes all gateways of the segment.
-    pub(crate) fn set_gateways(&mut self, gateways: &BTreeMap<IpAddr, Option<MacAddr>>) {
+    /// Takes all gateways of the segment, and gives those that were none before.
+    pub(crate) fn set_gateways(&mut self, gateways: &BTreeMap<IpAddr, Option<MacAddr>>) -> Vec<Question> {
+        let before: BTreeSet<IpAddr> = self.gateways().map(|gateway| gateway.ip).collect();
         self.known.retain(|ip, station| station.kind == Kind::Asker || gateways.contains_key(ip));
         for (ip, mac) in gateways.iter().take(MAX_STATIONS) {
             let station = self.known.entry(*ip).or_insert_with(|| Station::new(Kind::Gateway));
             station.kind = Kind::Gateway;
             station.mac = mac.or(station.mac);
         }
+        self.gateways().filter(|gateway| !before.contains(&gateway.ip)).collect()
+    }
+
+    /// The gateways, in the order of their addresses.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = Question> {
+        let gateways = self.known.iter().filter(|(_, station)| station.kind == Kind::Gateway);
+        gateways.map(|(ip, station)| Question { ip: *ip, mac: station.mac })
+    }
+
+    /// Where a station is, as far as that is known.
+    pub(crate) fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
+        self.known.get(&ip)?.mac
     }
 
     /// Notes that a station asked for a service IP.
@@ -126,6 +139,11 @@ impl Stations {
     /// Whether a gateway that was known does not answer any more.
     pub(crate) fn gateway_is_silent(&self) -> bool {
         self.known.values().any(|station| station.kind == Kind::Gateway && station.missed >= MISSED_MAX)
+    }
+
+    /// Whether a gateway has this Ethernet address.
+    pub(crate) fn has_gateway(&self, mac: MacAddr) -> bool {
+        self.known.values().any(|station| station.kind == Kind::Gateway && station.mac == Some(mac))
     }
 
     /// Takes what a station says of itself; gives whether it is the first answer to the last questions.

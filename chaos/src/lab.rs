@@ -18,12 +18,14 @@
 mod arrival;
 mod asked;
 mod asker;
+pub mod bench;
 mod connections;
 pub mod echo;
 mod enter;
 mod faults;
 mod http;
 mod limits;
+pub mod load;
 mod netns;
 mod outage;
 mod plan;

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod fleet;
 mod judge;
 pub mod lab;
+pub mod load;
 mod measure;
 mod observe;
 mod overrides;

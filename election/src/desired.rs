@@ -23,8 +23,9 @@ pub struct Desired {
 pub struct Address {
     /// The address whose hash ranks the nodes. Addresses that must stay together have the same one.
     pub election_key: ServiceIp,
-    /// The Services that hold the address; several share it when they agreed to.
-    pub services: BTreeSet<ServiceKey>,
+    /// The Services that hold the address, in order; several share it when they agreed to. There are thousands of
+    /// addresses, and nearly all have one.
+    pub services: Box<[ServiceKey]>,
     /// The advertisements that select it. None: nobody answers.
     pub placements: Vec<Placement>,
 }

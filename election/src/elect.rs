@@ -46,16 +46,16 @@ impl Elector {
         let mut fields: BTreeMap<&[Placement], Field<'_>> = BTreeMap::new();
         let numbers: BTreeMap<&NodeName, usize> =
             if desired.moves.is_empty() { BTreeMap::new() } else { self.roster.iter().zip(0..).collect() };
-        let mut addresses = BTreeMap::new();
-        for (ip, address) in &desired.addresses {
+        // Collected, because a map that grows in order is left half empty.
+        let addresses = desired.addresses.iter().map(|(ip, address)| {
             let field = fields.entry(&address.placements);
             let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
             let order = self.orders.entry(address.election_key);
             let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
             let chosen = desired.moves.get(ip).and_then(|node| numbers.get(node)).copied();
-            addresses.insert(*ip, field.elect(&self.roster, order, chosen, address));
-        }
-        Assignment { addresses }
+            (*ip, field.elect(&self.roster, order, chosen, address))
+        });
+        Assignment { addresses: addresses.collect() }
     }
 
     /// Extends the roster to all living members; forgets the dead when they outnumber the living.

@@ -467,7 +467,7 @@ fn desired() -> impl Strategy<Value = Desired> {
     });
     let address = (0..12_usize, prop::collection::vec(placement, 0..3)).prop_map(|(key, placements)| Address {
         election_key: ip(key),
-        services: BTreeSet::new(),
+        services: Box::default(),
         placements,
     });
     let addresses = prop::collection::btree_map((0..12_usize).prop_map(ip), address, 0..12);
@@ -491,7 +491,7 @@ fn map<T: Ord>(selection: Selection<String>, f: impl Fn(String) -> T) -> Selecti
 
 fn address(election_key: ServiceIp) -> Address {
     let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-    Address { election_key, services: BTreeSet::new(), placements }
+    Address { election_key, services: Box::default(), placements }
 }
 
 fn ready() -> Member {

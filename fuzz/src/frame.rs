@@ -1,10 +1,12 @@
 //! Frames from the segment: anybody may send them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use garpike_announcer::wire;
-use garpike_announcer::{Announcer, Config, Datagram, Link, LinkSet, Undelivered};
-use garpike_election::{IfIndex, MacAddr, Selection, ServiceIp};
+use garpike_announcer::{Announcer, Config, Datagram, Duties, FrameKind, Link, LinkSet, Peer, Standing, Undelivered};
+use garpike_election::{IfIndex, MacAddr, Member, NodeName, NodeState, Selection, ServiceIp, Wire};
 
 /// Parses a frame, writes what was understood and parses that again; hands the frame to a responder. A wrong checksum of
 /// ICMPv6 is mended first: what lies behind it would hardly be reached otherwise.
@@ -18,8 +20,10 @@ pub fn frame(data: &[u8]) {
         let mended = with_checksum(data).expect("a frame whose checksum is judged has one");
         assert_ne!(wire::parse(&mended), Err(wire::Ignored::Checksum), "{mended:02x?}");
         respond(&mended);
+        settle(&mended);
     } else {
         respond(data);
+        settle(data);
     }
 }
 
@@ -37,7 +41,9 @@ fn respond(data: &[u8]) {
 
     let handled = announcer.handle_frame(ETH0, data, now);
 
-    let answers: Vec<_> = std::iter::from_fn(|| announcer.poll_transmit()).collect();
+    // An address that somebody else claims is announced as well.
+    let sent = std::iter::from_fn(|| announcer.poll_transmit());
+    let answers: Vec<_> = sent.filter(|frame| frame.kind == FrameKind::Reply).collect();
     assert_eq!(answers.len(), usize::from(handled.is_ok()), "{handled:?}");
     for answer in answers {
         let asked = message.expect("only a message is answered").target();
@@ -46,6 +52,56 @@ fn respond(data: &[u8]) {
         assert_eq!(answer.claim(), Some(wire::Claim { ip: asked, mac: MAC }), "the answer to {message:?}");
         assert_eq!(answer.ethernet().source, MAC);
     }
+}
+
+/// Hands the frame to a node of a cluster: with addresses of its own, new ones, those of others, a peer that lives and one that
+/// died. Whoever sends it may send it again, a second later.
+///
+/// # Panics
+///
+/// When a frame makes it send more than a few, or claim an address that is not its own.
+fn settle(data: &[u8]) {
+    let mut now = crate::start();
+    let mut announcer = Announcer::new(Config::default());
+    announcer.handle_links(links(), now);
+    let [own, new, other] = ["192.168.10.0", "192.168.10.1", "192.168.10.2"].map(service_ip);
+    let nodes = [(1, Standing::Here), (2, Standing::Here), (3, Standing::Dead)].map(|(number, standing)| {
+        let mac = MacAddr([0x02, 0x77, 0, 0, 0, number]);
+        let nets = ["192.168.8.12/22".parse().expect("is a prefix")].into();
+        let wires = BTreeMap::from([("eth0".parse().expect("is an interface name"), Wire { mac, nets })]);
+        let member = Member { wires, ..Member::new(NodeState::Ready, Selection::All) };
+        (node(number), Peer { standing, member })
+    });
+    let duties = Duties {
+        owned: [own, new, service_ip("fc00:f853:ccd:e799::")].map(|ip| (ip, Selection::All)).into(),
+        untried: [new].into(),
+        elsewhere: [(other, node(2))].into(),
+        nodes: nodes.into(),
+        local: Some(node(1)),
+        ..Duties::default()
+    };
+    let owned: Vec<IpAddr> = duties.owned.keys().map(|ip| ip.addr()).collect();
+    announcer.handle_duties(duties, now);
+    for _ in 0..5 {
+        let _ = announcer.handle_frame(ETH0, data, now);
+        let sent: Vec<_> = std::iter::from_fn(|| announcer.poll_transmit()).collect();
+        assert!(sent.len() <= 32, "{} frames", sent.len());
+        for claim in sent.iter().filter_map(|frame| wire::parse(&frame.bytes).ok()?.claim()) {
+            let of_the_host = ["192.168.8.11", "fe80::1"].map(|ip| ip.parse::<IpAddr>().expect("is an address"));
+            assert!(owned.contains(&claim.ip) || of_the_host.contains(&claim.ip), "{claim:?}");
+        }
+        now += Duration::from_secs(1);
+        announcer.handle_timeout(now);
+        while announcer.poll_event().is_some() {}
+    }
+}
+
+fn service_ip(text: &str) -> ServiceIp {
+    text.parse().expect("is a service IP")
+}
+
+fn node(number: u8) -> NodeName {
+    format!("n{number}").parse().expect("is a node name")
 }
 
 /// Takes a datagram of the membership out of a frame, and puts the input, as a datagram, into one.

@@ -5,6 +5,7 @@
 //! possible values: nothing is accepted and then ignored.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,6 +77,11 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS", default_value = "lo")]
     pub bind_service_ips: BindServiceIps,
 
+    /// File that says which interfaces never announce, in the form of MetalLB's excludel2.yaml [default:
+    /// /etc/metallb/excludel2.yaml, or where that is missing the list that MetalLB ships]
+    #[arg(long, env = "GARPIKE_EXCLUDED_INTERFACES", value_name = "FILE")]
+    pub excluded_interfaces: Option<PathBuf>,
+
     /// How owners are placed on nodes
     #[arg(long, env = "GARPIKE_PLACEMENT", default_value = "hash")]
     pub placement: Placement,
@@ -88,6 +94,10 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_RESTART_GRACE", value_name = "DURATION", default_value = "60s")]
     #[arg(value_parser = timing::duration)]
     pub restart_grace: Duration,
+
+    /// Announcements per second and interface at most, when many addresses move at once
+    #[arg(long, env = "GARPIKE_ANNOUNCE_RATE", value_name = "FRAMES", default_value = "10000")]
+    pub announce_rate: NonZeroU32,
 
     /// Whether /metrics has series for each service IP
     #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", default_value = "false", value_parser = ["false"])]
@@ -301,6 +311,15 @@ mod tests {
             let (name, value) = flag.split_once('=').unwrap();
             assert!(error.contains(name) && error.contains(value) && error.contains("write"), "{error}");
         }
+    }
+
+    #[test]
+    fn announcements_have_a_rate_and_never_none() {
+        let with = |flag| parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]);
+        assert_eq!(with("--port=0").unwrap().announce_rate.get(), 10_000);
+        assert_eq!(with("--announce-rate=500").unwrap().announce_rate.get(), 500);
+        let error = with("--announce-rate=0").unwrap_err();
+        assert!(error.contains("--announce-rate"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod admin;
 mod args;
 mod complaints;
+mod excluded;
+mod history;
 mod local_addresses;
 mod metrics;
 mod pipeline;

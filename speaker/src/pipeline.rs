@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use garpike_announcer::Duties;
+use garpike_announcer::{Duties, Peer, Standing};
 use garpike_election::{
-    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Selection,
-    ServiceIp, Wire,
+    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Presence,
+    Selection, ServiceIp, Wire,
 };
+
+use crate::history::History;
 
 /// The latest inputs of the election and its latest result.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Pipeline {
     view: View,
     /// The Ethernet addresses of all members ever seen: the management controller of a dead host still answers.
     macs: BTreeSet<MacAddr>,
+    history: History,
 }
 
 /// What a pipeline knows; cheap to clone, so that others can look at it.
@@ -37,12 +40,14 @@ pub struct View {
 impl Pipeline {
     /// A pipeline of the node `local` that knows nothing yet: it owns nothing.
     pub fn new(local: NodeName) -> Self {
-        Self { local, elector: Elector::default(), view: View::default(), macs: BTreeSet::new() }
+        let (elector, view, history) = (Elector::default(), View::default(), History::default());
+        Self { local, elector, view, macs: BTreeSet::new(), history }
     }
 
     /// Takes what is desired and gives the addresses whose owner changed.
-    pub fn handle_desired(&mut self, desired: Desired) -> Vec<Change> {
-        self.view.desired = Arc::new(desired);
+    pub fn handle_desired(&mut self, desired: impl Into<Arc<Desired>>) -> Vec<Change> {
+        self.view.desired = desired.into();
+        self.history.handle_desired(&self.view.desired);
         self.elect()
     }
 
@@ -56,7 +61,10 @@ impl Pipeline {
             }
             self.macs.extend(macs);
         }
-        self.view.members = Some(Arc::new(members));
+        let before = self.view.members.replace(Arc::new(members));
+        if let Some((before, members)) = before.as_deref().zip(self.view.members.as_deref()) {
+            self.history.handle_members(before, members);
+        }
         self.elect()
     }
 
@@ -67,12 +75,41 @@ impl Pipeline {
 
     /// What the announcer is to do.
     pub fn duties(&self) -> Duties {
-        Duties { owned: self.owned(), stood_in: self.stood_in(), members: self.macs.clone() }
+        Duties {
+            owned: self.owned(),
+            untried: self.history.untried().clone(),
+            stood_in: self.stood_in(),
+            elsewhere: self.elsewhere(),
+            nodes: self.nodes(),
+            members: self.macs.clone(),
+            local: Some(self.local.clone()),
+            desired: self.view.desired.clone(),
+        }
+    }
+
+    fn nodes(&self) -> BTreeMap<NodeName, Peer> {
+        let living = self.view.members.iter().flat_map(|members| &members.nodes).map(|(node, member)| {
+            let standing = match member.presence {
+                Presence::Here => Standing::Here,
+                Presence::Away => Standing::Away,
+            };
+            (node, standing, member)
+        });
+        let dead = self.history.dead().map(|(node, member)| (node, Standing::Dead, member));
+        let peers = dead.chain(living);
+        peers.map(|(node, standing, member)| (node.clone(), Peer { standing, member: member.clone() })).collect()
     }
 
     /// The addresses that this node owns, with the interfaces on which it announces them.
     pub fn owned(&self) -> BTreeMap<ServiceIp, Selection<InterfaceName>> {
         self.view.assignment.owned_by(&self.local).map(|(ip, interfaces)| (ip, interfaces.clone())).collect()
+    }
+
+    /// The addresses that other nodes own, with their owners.
+    pub fn elsewhere(&self) -> BTreeMap<ServiceIp, NodeName> {
+        let addresses = &self.view.assignment.addresses;
+        let owners = addresses.iter().filter_map(|(ip, elected)| Some((*ip, elected.owner()?.clone())));
+        owners.filter(|(_, owner)| *owner != self.local).collect()
     }
 
     /// The addresses for which this node stands in, with the owner's Ethernet address on each interface that meets it.
@@ -101,6 +138,7 @@ impl Pipeline {
             return Vec::new();
         }
         let next = self.elector.elect(&self.view.desired, members);
+        self.history.handle_assignment(&next, members);
         let changes = self.view.assignment.changes_to(&next);
         self.view.assignment = Arc::new(next);
         changes
@@ -117,7 +155,7 @@ const MACS_MAX: usize = 8192;
 
 #[cfg(test)]
 mod tests {
-    use garpike_election::{Address, Handicap, Placement, Presence, ServiceKey};
+    use garpike_election::{Address, Handicap, Placement, Presence};
 
     use super::*;
 
@@ -128,6 +166,7 @@ mod tests {
         pipeline.handle_members(members(Presence::Away));
 
         assert_eq!(pipeline.owned(), BTreeMap::new());
+        assert_eq!(pipeline.elsewhere(), BTreeMap::from([(ip(), node("a"))]));
         assert_eq!(pipeline.stood_in(), BTreeMap::from([(ip(), BTreeMap::from([(interface("lan1"), mac(1))]))]));
 
         pipeline.handle_members(members(Presence::Here));
@@ -147,7 +186,7 @@ mod tests {
         assert_eq!(pipeline.owned(), BTreeMap::new());
 
         assert_eq!(pipeline.handle_members(alone(NodeState::Ready)).len(), 1);
-        assert_eq!(pipeline.owned().len(), 1);
+        assert_eq!((pipeline.owned().len(), pipeline.elsewhere().len()), (1, 0));
     }
 
     #[test]
@@ -186,6 +225,30 @@ mod tests {
     }
 
     #[test]
+    fn the_announcer_is_told_who_owns_the_rest_and_who_died() {
+        let mut pipeline = Pipeline::new(node("b"));
+        pipeline.handle_desired(desired());
+        pipeline.handle_members(members(Presence::Away));
+        let Duties { elsewhere, nodes, local, .. } = pipeline.duties();
+        assert_eq!(elsewhere, BTreeMap::from([(ip(), node("a"))]));
+        assert_eq!(nodes.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!((nodes[&node("a")].standing, nodes[&node("c")].standing), (Standing::Away, Standing::Here));
+        assert_eq!(local, Some(node("b")));
+
+        let mut survivors = members(Presence::Here);
+        survivors.nodes.remove(&node("a"));
+        pipeline.handle_members(survivors);
+        let Duties { owned, elsewhere, nodes, untried, .. } = pipeline.duties();
+        assert_eq!((owned.len(), elsewhere.len()), (1, 0));
+        assert_eq!(nodes[&node("a")].standing, Standing::Dead);
+        assert_eq!(nodes[&node("a")].macs().collect::<Vec<_>>(), [mac(1)]);
+        assert_eq!(untried, BTreeSet::new(), "a takeover does not wait");
+
+        pipeline.handle_members(members(Presence::Here));
+        assert_eq!(pipeline.duties().nodes[&node("a")].standing, Standing::Here);
+    }
+
+    #[test]
     fn whoever_does_not_stand_in_answers_nothing() {
         for local in ["a", "c"] {
             let mut pipeline = Pipeline::new(node(local));
@@ -214,8 +277,7 @@ mod tests {
 
     fn desired() -> Desired {
         let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-        let services = BTreeSet::<ServiceKey>::new();
-        let address = Address { election_key: ip(), services, placements };
+        let address = Address { election_key: ip(), services: Box::default(), placements };
         Desired { addresses: BTreeMap::from([(ip(), address)]), ..Desired::default() }
     }
 

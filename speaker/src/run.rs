@@ -19,7 +19,7 @@ use garpike_controller_api::{Scope, Severity};
 use garpike_election::{Change, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use garpike_membership::io as membership_io;
 use garpike_membership::{FeatureLevel, Gateway, Sealing, SourcedKeys, Surroundings};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -32,7 +32,7 @@ use crate::pipeline::{Pipeline, View};
 use crate::relay::Relay;
 use crate::source::{ExcludeLabel, Rules, Source};
 use crate::window::{Listeners, Window};
-use crate::{local_addresses, metrics};
+use crate::{excluded, local_addresses, metrics};
 
 /// Runs a speaker until SIGTERM or SIGINT.
 ///
@@ -93,15 +93,27 @@ struct Speaker {
 
 impl Speaker {
     async fn start(args: &Args) -> Result<Self> {
-        let prometheus = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
+        // Before any thread is started, which would have it in force.
+        if let Err(error) = announcer_io::lower_net_raw() {
+            warn!(%error, "CAP_NET_RAW stays in force all the time: the kernel does not let it be lowered");
+        }
+        let mut prometheus = PrometheusBuilder::new();
+        for (name, buckets) in garpike_announcer::histograms() {
+            prometheus = prometheus.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)?;
+        }
+        let prometheus = prometheus.install_recorder().context("cannot install the metrics recorder")?;
         metrics::describe();
         let (sealing, keys) = sealing(args)?;
         let source = Source::start(&args.manifests, rules(args))?;
         let listeners = Listeners::bind(args).await?;
 
         let (duties, duties_receiver) = watch::channel(Duties::default());
-        let (announcer_task, mut announcer) =
-            announcer_io::Task::new(garpike_announcer::Config::default(), duties_receiver)?;
+        let announcing = garpike_announcer::Config {
+            excluded: excluded::read(args.excluded_interfaces.as_deref())?,
+            announcements_per_second: args.announce_rate,
+            ..garpike_announcer::Config::default()
+        };
+        let (announcer_task, mut announcer) = announcer_io::Task::new(announcing, duties_receiver)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let token = stop.clone();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// What is to be answered.
-    pub desired: Desired,
+    pub desired: Arc<Desired>,
     /// The nodes that are to be emptied, each with the place that says so.
     pub drained: BTreeMap<NodeName, Place>,
     /// The choices of owners that are in force.
@@ -61,7 +61,7 @@ pub struct Directory {
     path: PathBuf,
     rules: Rules,
     /// By the name of the file, as problems name it.
-    good: BTreeMap<Arc<str>, Objects>,
+    good: BTreeMap<Arc<str>, String>,
 }
 
 impl Snapshot {
@@ -83,55 +83,83 @@ impl Directory {
     ///
     /// When the directory itself cannot be listed; what was read before stays.
     pub fn read(&mut self, now: SystemTime) -> Result<Snapshot, ReadDirError> {
+        // What is parsed takes fifty times the room of what comes of it. glibc gives that back only if nothing that lives
+        // on lies beside it: so a thread of its own reads, and what is kept are copies.
+        let read = thread::scope(|scope| {
+            let reader = scope.spawn(|| self.read_apart(now));
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let (snapshot, good) = read?;
+        self.good = good.iter().map(|(file, text)| (Arc::from(&**file), text.clone())).collect();
+        Ok(Snapshot { desired: Arc::new(Desired::clone(&snapshot.desired)), ..snapshot.clone() })
+    }
+
+    /// What the directory says, and the good content of each file.
+    fn read_apart(&self, now: SystemTime) -> Result<(Snapshot, BTreeMap<Arc<str>, String>), ReadDirError> {
+        let mut texts: BTreeMap<Arc<str>, String> = BTreeMap::new();
         let mut files: BTreeMap<Arc<str>, Objects> = BTreeMap::new();
         let mut complaints = Vec::new();
         for path in manifests::files(&self.path)? {
-            let (objects, problems) = manifests::read_file(&path);
-            complaints.extend(problems);
-            files.insert(path.file_name().unwrap_or_default().to_string_lossy().into(), objects);
+            let name: Arc<str> = path.file_name().unwrap_or_default().to_string_lossy().into();
+            match manifests::read_text(&path) {
+                Ok(text) => {
+                    let (objects, problems) = manifests::parse_documents(&name, &text);
+                    complaints.extend(problems);
+                    files.insert(name.clone(), objects);
+                    texts.insert(name, text);
+                }
+                Err(problem) => {
+                    complaints.push(*problem);
+                    texts.insert(name, String::new());
+                }
+            }
         }
-        let mut snapshot = self.judge(&files, now);
+        let mut snapshot = self.judge(files.into_values(), now);
         let problems: Vec<Problem> = complaints.into_iter().chain(std::mem::take(&mut snapshot.problems)).collect();
         let broken = files_with_errors(&problems);
-        let kept = self.keep(&mut files, &broken, now);
+        let kept = self.keep(&texts, &broken, now);
         if !kept.is_empty() {
-            snapshot = self.judge(&files, now);
+            snapshot = self.judge(self.objects(&texts, &kept), now);
         }
         let warnings = kept.into_iter().map(|file| {
             Problem::warning("has an error: its last good content stays in force until it is mended").in_file(file)
         });
-        self.good.retain(|file, _| files.contains_key(file));
-        self.good.extend(files.into_iter().filter(|(file, _)| !broken.contains(file)));
-        Ok(Snapshot { problems: problems.into_iter().chain(warnings).collect(), ..snapshot })
+        let before = self.good.iter().filter(|(file, _)| texts.contains_key(*file));
+        let mut good: BTreeMap<_, _> = before.map(|(file, text)| (file.clone(), text.clone())).collect();
+        good.extend(texts.into_iter().filter(|(file, _)| !broken.contains(file)));
+        let problems = problems.into_iter().chain(warnings).collect();
+        Ok((Snapshot { problems, ..snapshot }, good))
     }
 
-    /// Puts the last good content of the `broken` files in place where that mends their errors; gives those files.
+    /// The `broken` files whose errors go away with their last good content.
     fn keep(
         &self,
-        files: &mut BTreeMap<Arc<str>, Objects>,
+        texts: &BTreeMap<Arc<str>, String>,
         broken: &BTreeSet<Arc<str>>,
         now: SystemTime,
     ) -> BTreeSet<Arc<str>> {
-        let before = broken.iter().filter_map(|file| Some((file.clone(), self.good.get(file)?.clone())));
-        let mut attempt = files.clone();
-        attempt.extend(before);
-        let still_broken = files_with_errors(&self.judge(&attempt, now).problems);
-        let mended = broken.iter().filter(|file| self.good.contains_key(*file) && !still_broken.contains(*file));
-        let mended: BTreeSet<Arc<str>> = mended.cloned().collect();
-        for file in &mended {
-            if let Some(objects) = attempt.remove(file) {
-                files.insert(file.clone(), objects);
-            }
+        let known: BTreeSet<Arc<str>> = broken.iter().filter(|file| self.good.contains_key(*file)).cloned().collect();
+        if known.is_empty() {
+            return known;
         }
-        mended
+        let still_broken = files_with_errors(&self.judge(self.objects(texts, &known), now).problems);
+        known.difference(&still_broken).cloned().collect()
+    }
+
+    /// The objects of each file, those of the `kept` ones as their last good content has them.
+    fn objects(&self, texts: &BTreeMap<Arc<str>, String>, kept: &BTreeSet<Arc<str>>) -> impl Iterator<Item = Objects> {
+        texts.iter().map(|(file, text)| {
+            let text = self.good.get(file).filter(|_| kept.contains(file)).unwrap_or(text);
+            manifests::parse_documents(file, text).0
+        })
     }
 
     /// What the files mean together.
-    fn judge(&self, files: &BTreeMap<Arc<str>, Objects>, now: SystemTime) -> Snapshot {
+    fn judge(&self, files: impl Iterator<Item = Objects>, now: SystemTime) -> Snapshot {
         let mut objects = Objects::default();
         let mut problems = Vec::new();
-        for file in files.values() {
-            problems.extend(objects.merge(file.clone()));
+        for file in files {
+            problems.extend(objects.merge(file));
         }
         let (mut config, complaints) = validate(&objects, &self.rules.scope);
         problems.extend(complaints);
@@ -142,7 +170,7 @@ impl Directory {
         }
         let (desired, moves, complaints) = desired(&config, now);
         problems.extend(complaints);
-        Snapshot { desired, drained: config.drained, moves, problems }
+        Snapshot { desired: Arc::new(desired), drained: config.drained, moves, problems }
     }
 }
 
@@ -204,14 +232,14 @@ impl Source {
             loop {
                 let next = sender.borrow().changes_at();
                 match wakes.recv_timeout(patience(next, now())) {
-                    Ok(Wake::Changed) => std::thread::sleep(SETTLE),
+                    Ok(Wake::Changed) => thread::sleep(SETTLE),
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 }
                 publish(&mut directory, &sender);
             }
         };
-        let thread = std::thread::Builder::new().name("manifests".to_owned()).spawn(run)?;
+        let thread = thread::Builder::new().name("manifests".to_owned()).spawn(run)?;
         Ok(Self { snapshots, stop: wake, thread: Some(thread) })
     }
 }
@@ -220,7 +248,7 @@ impl Drop for Source {
     fn drop(&mut self) {
         // Full: a change waits to be read, and the thread asks again after it.
         while self.stop.try_send(Wake::Stop).is_err_and(|error| matches!(error, mpsc::TrySendError::Full(_))) {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed by its own hook.
@@ -410,7 +438,7 @@ mod tests {
 
         let mut waited = Duration::ZERO;
         while !source.snapshots.has_changed().unwrap() && waited < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
             waited += Duration::from_millis(10);
         }
         assert_eq!(source.snapshots.borrow().desired.addresses.len(), 1);

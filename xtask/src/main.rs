@@ -30,7 +30,7 @@ enum Xtask {
     Crds,
     /// Writes the facts of MetalLB's definitions, which a test compares with ours; needs Go
     CrdFacts,
-    /// Installs what `lint` needs beyond the toolchain
+    /// Installs what `lint` or `test` need beyond the toolchain
     #[command(subcommand)]
     Setup(Setup),
 }
@@ -40,6 +40,8 @@ enum Xtask {
 enum Setup {
     /// cargo-deny, built from its crate
     Deny,
+    /// nftables and tshark from Debian, which some checks of `test` use; needs root
+    Lab,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +62,7 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Crds => crds(&["write", "deploy/crds"]),
         Xtask::CrdFacts => crd_facts(),
         Xtask::Setup(Setup::Deny) => setup_deny(),
+        Xtask::Setup(Setup::Lab) => setup_lab(),
     }
 }
 
@@ -90,16 +93,21 @@ const METALLB: &str = "go.universe.tf/metallb@v0.16.1";
 const FACTS: &str = "controller/api/tests/metallb-0.16.1-crds.json";
 
 fn test() -> Result<()> {
-    eprintln!("xtask: needs the Rust toolchain only; installs nothing");
+    eprintln!(
+        "xtask: needs the Rust toolchain only, and tshark for one test (cargo xtask setup lab); installs nothing"
+    );
     // Needs neither rights nor other programs.
     cargo(&["test", "--workspace", "--profile", PROFILE])?;
     // Needs user namespaces or root; fails, with the setting to change, where there are none.
+    cargo(&["test", "--profile", PROFILE, "--test", "kernel"])?;
     cargo(&["test", "--profile", PROFILE, "--test", "lab", "--", "--test-threads=1"])
 }
 
 fn lint() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    // Not among all targets, because they are run by name.
+    cargo(&["clippy", "--test", "kernel", "--", "-D", "warnings"])?;
     cargo_with(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     for core in ["garpike-membership", "garpike-announcer"] {
         cargo(&["check", "--package", core, "--no-default-features"])?;
@@ -169,6 +177,13 @@ fn setup_deny() -> Result<()> {
     cargo(&["install", "cargo-deny", "--locked", "--version", DENY_VERSION])
 }
 
+fn setup_lab() -> Result<()> {
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    succeed(&mut install).context("on other systems install nft and tshark by their own means")
+}
+
 fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -221,4 +236,5 @@ fn now() -> Instant {
 
 /// The profile of tests and lab: see Cargo.toml.
 const PROFILE: &str = "ci";
+const DEBIAN_PACKAGES: [&str; 2] = ["nftables", "tshark"];
 const DENY_VERSION: &str = "0.20.2";

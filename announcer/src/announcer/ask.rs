@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::{Announcer, Event, Frame, FrameKind, OUTBOX_DEPTH, Port, Unanswered, push_event};
 use crate::stations::{Gateways, Question, Whom};
 use crate::surroundings::{Surroundings, telling_nets};
-use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NeighborSolicitation};
+use crate::wire::{self, Arp, ArpOperation, Claim, Ethernet, Message, NeighborSolicitation};
 
 impl Announcer {
     /// Takes the default gateways. They are asked at once and every 30 s from then on, to know which of them answer; every
@@ -24,7 +24,12 @@ impl Announcer {
         }
         let none = BTreeMap::new();
         for (index, stations) in &mut self.stations {
-            stations.set_gateways(gateways.gateways.get(index).unwrap_or(&none));
+            let appeared = stations.set_gateways(gateways.gateways.get(index).unwrap_or(&none));
+            let members = &self.members;
+            let appeared = appeared.into_iter().filter(|new| !new.mac.is_some_and(|mac| members.contains(&mac)));
+            if let Some(port) = self.ports.get_mut(index) {
+                appeared.for_each(|gateway| port.campaigns.add_gateway(gateway, now));
+            }
         }
         self.check_at = (!gateways.gateways.is_empty()).then_some(now);
         self.handle_timeout(now);
@@ -111,39 +116,30 @@ impl Announcer {
         }
     }
 
-    /// Notes who asked for an address that is answered here.
-    pub(super) fn note_asker(&mut self, interface: IfIndex, message: &Message, now: Instant) {
-        let asker: IpAddr = match message {
-            Message::Arp(arp) => arp.sender_ip.into(),
-            Message::NeighborSolicitation(solicitation) => solicitation.source_ip.into(),
-            Message::NeighborAdvertisement(_) => return,
-        };
-        let mac = message.claim().map_or_else(|| message.ethernet().source, |claim| claim.mac);
-        if !asker.is_unspecified() && !self.members.contains(&mac) {
-            self.stations.entry(interface).or_default().note_asker(asker, mac, now);
-        }
-    }
-
     /// Takes a message that asks for nothing. The result is why it is not answered.
     pub(super) fn hear_statement(&mut self, interface: IfIndex, message: &Message, now: Instant) -> Unanswered {
         let Some(port) = self.ports.get(&interface) else { return Unanswered::Interface };
         let Ethernet { destination, source } = message.ethernet();
-        let Some(claim) = message.claim().filter(|_| destination == port.mac) else { return Unanswered::NotAsked };
-        let is_member = [source, claim.mac].iter().any(|mac| self.members.contains(mac));
-        let Some(stations) = self.stations.get_mut(&interface).filter(|_| !is_member) else {
-            return Unanswered::NotAsked;
-        };
-        if !stations.handle_answer(claim.ip, claim.mac, now) {
+        let Some(station) = speaker(message).filter(|_| destination == port.mac) else { return Unanswered::NotAsked };
+        if [source, station.mac].iter().any(|mac| self.members.contains(mac)) {
             return Unanswered::NotAsked;
         }
-        push_event(&mut self.events, Event::StationAnswered { interface: port.name.clone(), mac: claim.mac });
-        Unanswered::Station
+        let stations = self.stations.get_mut(&interface);
+        let is_first = stations.is_some_and(|stations| stations.handle_answer(station.ip, station.mac, now));
+        if is_first {
+            push_event(&mut self.events, Event::StationAnswered { interface: port.name.clone(), mac: station.mac });
+        }
+        match self.hear_acknowledgement(interface, message, station, now) {
+            Some(()) => Unanswered::Acknowledgement,
+            None if is_first => Unanswered::Station,
+            None => Unanswered::NotAsked,
+        }
     }
 }
 
 impl Port {
     /// The question, from an address of the interface; `None` where the interface has none of the family.
-    fn question(&self, Question { ip, mac }: Question, nets: &[IpNet]) -> Option<Message> {
+    pub(super) fn question(&self, Question { ip, mac }: Question, nets: &[IpNet]) -> Option<Message> {
         match ip {
             IpAddr::V4(ip) => Some(self.arp_question(ip, mac, nets)),
             IpAddr::V6(ip) => self.solicitation(ip, mac, nets),
@@ -157,13 +153,18 @@ impl Port {
             IpNet::V4(net) => (net.contains(&ip) && net.addr() != ip).then(|| net.addr()),
             IpNet::V6(_) => None,
         });
+        self.arp_request(own.unwrap_or(Ipv4Addr::UNSPECIFIED), ip, mac)
+    }
+
+    /// Asks `target` where it is, at its Ethernet address if that is known.
+    pub(super) fn arp_request(&self, sender: Ipv4Addr, target: Ipv4Addr, mac: Option<MacAddr>) -> Message {
         Message::Arp(Arp {
             ethernet: Ethernet { destination: mac.unwrap_or(MacAddr::BROADCAST), source: self.mac },
             operation: ArpOperation::Request,
             sender_mac: self.mac,
-            sender_ip: own.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            sender_ip: sender,
             target_mac: MacAddr::ZERO,
-            target_ip: ip,
+            target_ip: target,
         })
     }
 
@@ -174,16 +175,35 @@ impl Port {
                 IpNet::V6(net) => net.contains(&target).then(|| net.addr()),
             })
         };
+        Some(self.solicitation_from(self.link_local.or_else(near)?, target, mac))
+    }
+
+    /// Asks `target` where it is, at its Ethernet address if that is known.
+    pub(super) fn solicitation_from(&self, source_ip: Ipv6Addr, target: Ipv6Addr, mac: Option<MacAddr>) -> Message {
         let group = wire::solicited_node(target);
         let (destination, destination_ip) =
             mac.map_or_else(|| (wire::multicast_mac(group), group), |mac| (mac, target));
-        Some(Message::NeighborSolicitation(NeighborSolicitation {
+        Message::NeighborSolicitation(NeighborSolicitation {
             ethernet: Ethernet { destination, source: self.mac },
-            source_ip: self.link_local.or_else(near)?,
+            source_ip,
             destination_ip,
             target,
             source_mac: Some(self.mac),
-        }))
+        })
+    }
+}
+
+/// Who says something of itself, and where it is.
+fn speaker(message: &Message) -> Option<Claim> {
+    match message {
+        //= https://www.rfc-editor.org/rfc/rfc4861#section-7.2.4
+        //# If the solicitation's IP Destination Address is not a multicast address, the Target Link-Layer Address option
+        //# MAY be omitted
+        Message::NeighborAdvertisement(advertisement) => {
+            let mac = advertisement.target_mac.unwrap_or(advertisement.ethernet.source);
+            Some(Claim { ip: advertisement.target.into(), mac })
+        }
+        Message::Arp(_) | Message::NeighborSolicitation(_) => message.claim(),
     }
 }
 

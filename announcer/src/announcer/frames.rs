@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use garpike_election::{IfIndex, MacAddr, ServiceIp};
 
-use super::{Announcer, CLAIM_EVENT_INTERVAL, Event, OUTBOX_DEPTH, Port, push_event};
-use crate::schedule::Shot;
+#[cfg(doc)]
+use super::Event;
+use super::{Announcer, OUTBOX_DEPTH, Port};
+use crate::campaigns::Shot;
 use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NaFlags, NeighborAdvertisement, NeighborSolicitation};
 
 /// A frame to send.
@@ -33,15 +35,22 @@ pub enum FrameKind {
     StandIn,
     /// A station is to say something.
     Question,
+    /// A station is to say something to an address that was gained.
+    Directed,
+    /// Whoever answers for an owned address is to say so.
+    Probe,
 }
 
 impl Frame {
-    pub(super) fn announcement(interface: IfIndex, port: &Port, ip: ServiceIp, shot: Shot) -> Self {
-        let message = match shot {
-            Shot::Arp(form, ip) => port.gratuitous(form, ip),
-            Shot::Advertisement(ip) => Message::NeighborAdvertisement(port.advertisement(ip, port.mac)),
+    pub(super) fn announcement(interface: IfIndex, port: &Port, ip: ServiceIp, shot: Shot) -> Option<Self> {
+        let (kind, message) = match shot {
+            Shot::Arp(form, ip) => (FrameKind::Announcement, port.gratuitous(form, ip)),
+            Shot::Advertisement(ip) => {
+                (FrameKind::Announcement, Message::NeighborAdvertisement(port.advertisement(ip, port.mac)))
+            }
+            Shot::Directed(station) => (FrameKind::Directed, port.directed_request(ip, station)?),
         };
-        Self { interface, ip: ip.addr(), kind: FrameKind::Announcement, bytes: message.emit() }
+        Some(Self { interface, ip: ip.addr(), kind, bytes: message.emit() })
     }
 }
 
@@ -53,6 +62,8 @@ impl FrameKind {
             Self::Announcement => "announcement",
             Self::StandIn => "stand_in",
             Self::Question => "question",
+            Self::Directed => "directed",
+            Self::Probe => "probe",
         }
     }
 }
@@ -72,12 +83,18 @@ pub enum Unanswered {
     NotAsked,
     /// It is the answer of a station that was asked; see [`Event::StationAnswered`].
     Station,
+    /// It shows that a station sends to this node for an address that was gained; see [`Event::Acknowledged`].
+    Acknowledgement,
+    /// It answers a question of the self-check; see [`Event::Checked`].
+    SelfCheck,
     /// It is addressed to another station.
     NotForUs,
     /// It asks for an address that is neither owned nor stood in for.
     NotOwned,
     /// It asks for such an address on an interface that may not announce it, or does not reach its owner.
     NotHere,
+    /// It asks for an address that this node owns and does not claim; see [`Event::Withheld`].
+    Withheld,
     /// It asks for an answer to a link-layer address that no single station has.
     BadSender,
     /// Too many frames wait to be sent.
@@ -94,9 +111,12 @@ impl Unanswered {
             Self::ForeignClaim => "foreign_claim",
             Self::NotAsked => "not_asked",
             Self::Station => "station",
+            Self::Acknowledgement => "acknowledgement",
+            Self::SelfCheck => "self_check",
             Self::NotForUs => "not_for_us",
             Self::NotOwned => "not_owned",
             Self::NotHere => "not_here",
+            Self::Withheld => "withheld",
             Self::BadSender => "bad_sender",
             Self::Backlog => "backlog",
         }
@@ -112,11 +132,16 @@ impl Announcer {
     /// Why it is not answered.
     pub fn handle_frame(&mut self, interface: IfIndex, frame: &[u8], now: Instant) -> Result<(), Unanswered> {
         let message = wire::parse(frame).map_err(Unanswered::Unusable)?;
-        if self.own_macs.contains(&message.ethernet().source) {
+        let source = message.ethernet().source;
+        if self.own_macs.contains(&source) {
+            self.hear_own(interface, source, now);
             return Err(Unanswered::OwnFrame);
         }
-        if self.is_foreign_claim(interface, &message, now) {
+        if self.hear_claim(interface, &message, now) {
             return Err(Unanswered::ForeignClaim);
+        }
+        if self.hear_check(interface, &message) {
+            return Err(Unanswered::SelfCheck);
         }
         if !asks(&message) {
             return Err(self.hear_statement(interface, &message, now));
@@ -125,39 +150,27 @@ impl Announcer {
         let ip = ServiceIp::new(message.target()).map_err(|_| Unanswered::NotOwned)?;
         let (kind, mac, answers) = if let Some(served) = self.served.get_mut(&ip) {
             let here = served.ports.contains(&interface).then_some(port.mac);
-            (FrameKind::Reply, here, &mut served.answers)
+            (FrameKind::Reply, here, Some(&mut served.answers))
         } else if let Some(stand_in) = self.standing_in.get_mut(&ip) {
-            (FrameKind::StandIn, stand_in.macs.get(&interface).copied(), &mut stand_in.answers)
+            (FrameKind::StandIn, stand_in.macs.get(&interface).copied(), Some(&mut stand_in.answers))
+        } else if let Some(mac) = self.handover.answer(ip, interface) {
+            (FrameKind::Reply, mac, None)
         } else {
+            self.note_asker_elsewhere(interface, ip, &message, now);
             return Err(Unanswered::NotOwned);
         };
-        let reply = port.reply(&message, mac.ok_or(Unanswered::NotHere)?)?;
+        let otherwise = if self.doubts.silences(ip) { Unanswered::Withheld } else { Unanswered::NotHere };
+        let reply = port.reply(&message, mac.ok_or(otherwise)?)?;
         if self.outbox.len() >= OUTBOX_DEPTH {
             return Err(Unanswered::Backlog);
         }
-        *answers += 1;
-        self.outbox.push_back(Frame { interface, ip: ip.addr(), kind, bytes: reply.emit() });
-        self.note_asker(interface, &message, now);
-        Ok(())
-    }
-
-    /// Whether the frame tells neighbours on an interface where we serve an address that it is elsewhere.
-    fn is_foreign_claim(&mut self, interface: IfIndex, message: &Message, now: Instant) -> bool {
-        let Some(claim) = message.claim().filter(|claim| !self.own_macs.contains(&claim.mac)) else { return false };
-        let Ok(ip) = ServiceIp::new(claim.ip) else { return false };
-        // What is stood in for is not ours to defend: the owner and its heirs see to that.
-        let Some(served) = self.served.get_mut(&ip).filter(|served| served.ports.contains(&interface)) else {
-            return false;
-        };
-        served.foreign_claims += 1;
-        let quiet = served.claimed.is_some_and(|(last, _)| now < last + CLAIM_EVENT_INTERVAL);
-        if !quiet && let Some(port) = self.ports.get(&interface) {
-            let event = Event::Claimed { ip, mac: claim.mac, interface: port.name.clone() };
-            if push_event(&mut self.events, event) {
-                served.claimed = Some((now, claim.mac));
-            }
+        if let Some(answers) = answers {
+            *answers += 1;
         }
-        true
+        self.outbox.push_back(Frame { interface, ip: ip.addr(), kind, bytes: reply.emit() });
+        self.note_asker(interface, ip, &message, now);
+        self.hear_question(ip, message.ethernet(), now);
+        Ok(())
     }
 }
 
@@ -254,6 +267,6 @@ fn asks(message: &Message) -> bool {
 }
 
 /// The address, if a frame to it reaches one station.
-fn single_station(mac: MacAddr) -> Result<MacAddr, Unanswered> {
+pub(super) fn single_station(mac: MacAddr) -> Result<MacAddr, Unanswered> {
     if mac.is_multicast() || mac == MacAddr::ZERO { Err(Unanswered::BadSender) } else { Ok(mac) }
 }

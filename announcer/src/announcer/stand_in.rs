@@ -10,6 +10,7 @@ use std::time::Instant;
 use garpike_election::{IfIndex, InterfaceName, MacAddr, ServiceIp};
 
 use super::Announcer;
+use crate::schedule::Reach;
 
 /// An address of an owner that is away.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct StandIn {
     /// Where it is answered, and with which Ethernet address.
     pub(super) macs: BTreeMap<IfIndex, MacAddr>,
     pub(super) answers: u64,
+    /// Who claimed it last.
+    pub(super) heard: Option<(Instant, MacAddr)>,
 }
 
 impl Announcer {
@@ -28,7 +31,7 @@ impl Announcer {
         }
         self.standing_in.retain(|ip, _| stood_in.contains_key(ip));
         self.stood_in = stood_in;
-        self.settle(&BTreeSet::new(), now);
+        self.settle(&BTreeSet::new(), Reach::Long, now);
     }
 
     /// Whether requests for the address are answered on the interface in place of its owner.

@@ -123,6 +123,31 @@ fn the_longest_program_is_within_the_kernels_limit() {
     assert!(filter.arp.len() <= 4096 && filter.ndp.len() <= 4096, "{} {}", filter.arp.len(), filter.ndp.len());
 }
 
+#[test]
+fn ten_thousand_scattered_addresses_pass_and_most_others_do_not() {
+    // A multiplicative generator: scattered, and the same in every run.
+    let scattered = |seed: u64| {
+        (0..10_000).scan(seed, |state, _| {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            Some(u32::try_from(*state >> 32).unwrap())
+        })
+    };
+    // A pool of a /16 and one of a /112, as people have them.
+    let v4 = |bits: u32| Ipv4Addr::from_bits(0x0a0a_0000 | bits >> 16);
+    let v6 = |bits: u32| Ipv6Addr::from_bits(0xfc00_0000_0000_0001_0000_0000_0000_0000 | u128::from(bits >> 16));
+    let filter = Filter::new(&Prefixes::covering(scattered(1).map(v4), scattered(1).map(v6)));
+    for bits in scattered(1) {
+        assert_eq!(run(&filter.arp, &arp("192.168.8.200", &v4(bits).to_string()), FOR_US), Verdict::Pass);
+        assert_eq!(run(&filter.ndp, &solicitation("fe80::9", &v6(bits).to_string()), FOR_US), Verdict::Pass);
+    }
+    for bits in scattered(2) {
+        let elsewhere = Ipv4Addr::from_bits(bits & !0x0a00_0000 | 0x8000_0000);
+        assert_eq!(run(&filter.arp, &arp("192.168.8.200", &elsewhere.to_string()), FOR_US), Verdict::Drop);
+        let elsewhere = Ipv6Addr::from_bits(0xfc00_0000_0000_0002 << 64 | u128::from(bits));
+        assert_eq!(run(&filter.ndp, &solicitation("fe80::9", &elsewhere.to_string()), FOR_US), Verdict::Drop);
+    }
+}
+
 proptest! {
     #[test]
     fn what_the_core_could_answer_passes(
@@ -179,6 +204,7 @@ const MAX: u32 = 64;
 /// Runs a program as the kernel does: a load beyond the frame drops it.
 fn run(program: &[Instruction], frame: &[u8], context: Context) -> Verdict {
     let mut accumulator = 0;
+    let mut memory = [0; 16];
     let mut next = 0;
     loop {
         let Instruction { code, if_true, if_false, k } = program[next];
@@ -193,6 +219,11 @@ fn run(program: &[Instruction], frame: &[u8], context: Context) -> Verdict {
             (LD_B_ABS, _) => load(1),
             (LD_H_ABS, _) => load(2),
             (LD_W_ABS, _) => load(4),
+            (LD_MEM, _) => Some(memory[usize::try_from(k).unwrap()]),
+            (ST, _) => {
+                memory[usize::try_from(k).unwrap()] = accumulator;
+                Some(accumulator)
+            }
             (ALU_AND_K, _) => Some(accumulator & k),
             (JMP_JEQ_K, _) => {
                 next += usize::from(if accumulator == k { if_true } else { if_false });

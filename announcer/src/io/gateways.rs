@@ -16,28 +16,52 @@ use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, N
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-use super::netlink::{DEBOUNCE, FollowError, follow, keep_following, publish};
+use super::netlink::{Concern, Followed, Lost, keep_following, publish};
 use crate::stations::Gateways;
 
 /// Keeps `gateways` up to date; ends when nobody listens any more. The first snapshot comes at once.
-pub(super) async fn watch_gateways(gateways: watch::Sender<Gateways>) {
-    keep_following(&gateways, "gateways", || follow_routes(&gateways)).await;
+pub(super) async fn watch_gateways(gateways: watch::Sender<Gateways>, lost: mpsc::Sender<Lost>) {
+    keep_following(&gateways, &lost, Routes { gateways: gateways.clone() }).await;
 }
 
-async fn follow_routes(gateways: &watch::Sender<Gateways>) -> FollowError {
-    let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-    let due_in = |message: &_| concerns_a_default_route(message).then_some(DEBOUNCE);
-    follow(&groups, snapshot, |new| publish(gateways, new), due_in).await
+struct Routes {
+    gateways: watch::Sender<Gateways>,
 }
 
-fn concerns_a_default_route(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-    match &message.payload {
+impl Followed for Routes {
+    const NAME: &'static str = "gateways";
+    const GROUPS: &'static [MulticastGroup] = &[MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    type Snapshot = Gateways;
+
+    async fn read(handle: Handle) -> Result<Gateways, rtnetlink::Error> {
+        snapshot(handle).await
+    }
+
+    fn hear(&mut self, event: &NetlinkMessage<RouteNetlinkMessage>, _: Instant) -> Concern {
+        concern(event)
+    }
+
+    fn take(&mut self, gateways: Gateways, _: Instant) -> Option<Instant> {
+        publish(&self.gateways, gateways);
+        None
+    }
+}
+
+/// Only what may concern a default route does: hosts have many others. More events than the socket holds may.
+fn concern(event: &NetlinkMessage<RouteNetlinkMessage>) -> Concern {
+    match &event.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
-            is_default(route)
+            if is_default(route) {
+                Concern::Changed
+            } else {
+                Concern::None
+            }
         }
-        _ => false,
+        NetlinkPayload::Overrun(_) => Concern::Changed,
+        _ => Concern::None,
     }
 }
 
@@ -132,6 +156,17 @@ mod tests {
         assert_eq!(gateways_of(&route(0, attributes.clone())), [(IfIndex(2), IpAddr::from([10, 0, 0, 1]))]);
         assert_eq!(gateways_of(&route(24, attributes)), []);
         assert_eq!(gateways_of(&route(0, vec![RouteAttribute::Oif(2)])), []);
+    }
+
+    #[test]
+    fn only_default_routes_and_lost_events_lead_to_a_reading() {
+        let default = RouteNetlinkMessage::NewRoute(route(0, vec![]));
+        assert_eq!(concern(&NetlinkMessage::from(default)), Concern::Changed);
+        let other = RouteNetlinkMessage::DelRoute(route(24, vec![]));
+        assert_eq!(concern(&NetlinkMessage::from(other)), Concern::None);
+        let mut overrun = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(route(24, vec![])));
+        overrun.payload = NetlinkPayload::Overrun(Vec::new());
+        assert_eq!(concern(&overrun), Concern::Changed);
     }
 
     #[test]

@@ -10,9 +10,7 @@ use std::net::Ipv6Addr;
 
 use garpike_election::IfIndex;
 use socket2::{Domain, Socket, Type};
-use tracing::debug;
-
-use crate::metrics;
+use thiserror::Error;
 
 /// The groups that are joined, and those that should be.
 #[derive(Debug, Default)]
@@ -23,8 +21,8 @@ pub(super) struct Groups {
     wanted: BTreeSet<(IfIndex, Ipv6Addr)>,
     /// Where `joined` may differ from `wanted`.
     pending: BTreeSet<(IfIndex, Ipv6Addr)>,
-    /// The kernel refused some of the wanted ones.
-    refused: bool,
+    /// Why the kernel refused the last of the wanted ones that it did.
+    refused: Option<Refused>,
 }
 
 /// A socket and its number of memberships.
@@ -35,13 +33,22 @@ struct Members {
 }
 
 /// How far the kernel has followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Progress {
     Done,
     /// There is more to do at once.
     More,
-    /// Some were refused; [`Groups::want`] begins with them again.
-    Refused,
+    /// Some were refused, this one last; [`Groups::want`] begins with them again.
+    Refused(Refused),
+}
+
+/// That a group cannot be joined.
+#[derive(Debug, Error)]
+#[error("{group}: {source}")]
+pub(super) struct Refused {
+    pub(super) interface: IfIndex,
+    group: Ipv6Addr,
+    source: io::Error,
 }
 
 impl Groups {
@@ -51,7 +58,7 @@ impl Groups {
         let unwanted = self.joined.keys().filter(|key| !wanted.contains(key));
         self.pending = missing.chain(unwanted).copied().collect();
         self.wanted = wanted;
-        self.refused = false;
+        self.refused = None;
     }
 
     /// Joins and leaves some groups.
@@ -60,17 +67,14 @@ impl Groups {
             let Some((interface, group)) = self.pending.pop_first() else { break };
             if !self.wanted.contains(&(interface, group)) {
                 self.leave(interface, group);
-            } else if let Err(error) = self.join(interface, group) {
-                debug!(%interface, %group, %error, "cannot join the solicited-node group");
-                metrics::socket_error("join_group");
-                self.refused = true;
+            } else if let Err(source) = self.join(interface, group) {
+                self.refused = Some(Refused { interface, group, source });
             }
         }
-        match (self.pending.is_empty(), self.refused) {
-            (false, _) => Progress::More,
-            (true, true) => Progress::Refused,
-            (true, false) => Progress::Done,
+        if !self.pending.is_empty() {
+            return Progress::More;
         }
+        self.refused.take().map_or(Progress::Done, Progress::Refused)
     }
 
     fn join(&mut self, interface: IfIndex, group: Ipv6Addr) -> io::Result<()> {
@@ -115,7 +119,8 @@ impl Groups {
     }
 }
 
-fn is_out_of_memory(error: &io::Error) -> bool {
+/// Whether a socket has used up its share of option memory (`net.core.optmem_max`).
+pub(super) fn is_out_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
 }
 

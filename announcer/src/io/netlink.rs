@@ -1,60 +1,60 @@
-//! The link monitor: the kernel's interfaces and addresses as [`LinkSet`] snapshots.
+//! Following the kernel's state by netlink: complete readings, prompted by events.
 //!
-//! Events are hints only. Each leads to a complete re-read, soon after the first of a burst, or at once when a carrier
-//! is lost or an interface goes away. A connection that ends is opened again. Nothing is polled.
+//! Events are hints that something has changed, never the change itself, so that none can be missed for good: not when
+//! there are more of them than the socket holds (`ENOBUFS`), and not while a connection that ended is opened again.
+//! Nothing is polled.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "the messages of netlink are not ours, and grow with the kernel")]
-
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
-use garpike_election::{IfIndex, InterfaceName, MacAddr};
-use ipnet::IpNet;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use futures_util::StreamExt;
+use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::warn;
 
-use crate::links::{Link, LinkSet};
-use crate::metrics;
+use super::debounce::Debounce;
 
-/// Keeps `links` up to date; ends when nobody listens any more. The first snapshot comes at once.
-pub async fn watch_links(links: watch::Sender<Option<LinkSet>>) {
-    keep_following(&links, "interfaces", || follow_links(&links)).await;
+/// A part of the kernel's state that is followed.
+pub(super) trait Followed {
+    /// What it is called when it is lost sight of.
+    const NAME: &'static str;
+    /// Whose events tell that it may have changed.
+    const GROUPS: &'static [MulticastGroup];
+    /// The whole of it at one moment.
+    type Snapshot;
+
+    /// Reads it.
+    fn read(handle: Handle) -> impl Future<Output = Result<Self::Snapshot, rtnetlink::Error>> + Send;
+
+    /// Takes an event and tells whether the state is to be read again.
+    fn hear(&mut self, event: &NetlinkMessage<RouteNetlinkMessage>, now: Instant) -> Concern;
+
+    /// Takes what was read, and tells when it is to be read again without an event.
+    fn take(&mut self, snapshot: Self::Snapshot, now: Instant) -> Option<Instant>;
 }
 
-/// Runs `follow` again and again, until nobody listens to `sender` any more.
-pub(super) async fn keep_following<T, F: Future<Output = FollowError>>(
-    sender: &watch::Sender<T>,
+/// What an event means for what is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// It may have changed.
+    Changed,
+    /// It is the same.
+    None,
+}
+
+/// That a monitor has lost sight of what it follows, and begins again.
+#[derive(Debug, Error)]
+#[error("lost sight of the {what}: {error}")]
+pub(super) struct Lost {
     what: &'static str,
-    follow: impl Fn() -> F,
-) {
-    let mut patience = RECONNECT_MIN;
-    while !sender.is_closed() {
-        let before = Instant::now();
-        let error = tokio::select! {
-            () = sender.closed() => return,
-            error = follow() => error,
-        };
-        metrics::socket_error("netlink");
-        warn!(%error, "lost sight of the {what}; trying again");
-        patience = if before.elapsed() > RECONNECT_MAX { RECONNECT_MIN } else { (patience * 2).min(RECONNECT_MAX) };
-        tokio::select! {
-            () = sender.closed() => return,
-            () = sleep(patience) => {}
-        }
-    }
+    error: FollowError,
 }
 
 /// Why a monitor had to begin again.
 #[derive(Debug, Error)]
-pub(super) enum FollowError {
+enum FollowError {
     #[error("cannot open a netlink socket: {0}")]
     Open(std::io::Error),
     #[error("cannot read from the kernel: {0}")]
@@ -63,36 +63,58 @@ pub(super) enum FollowError {
     Ended,
 }
 
-/// Reads the kernel's state and publishes it, at first and whenever an event of `groups` makes it due, until the
-/// connection ends. `due_in` tells how soon an event does, or that it is of no concern.
-pub(super) async fn follow<T, R: Future<Output = Result<T, rtnetlink::Error>>>(
-    groups: &[MulticastGroup],
-    read: impl Fn(Handle) -> R,
-    publish: impl Fn(T),
-    due_in: impl Fn(&NetlinkMessage<RouteNetlinkMessage>) -> Option<Duration>,
-) -> FollowError {
-    let (connection, handle, mut events) = match rtnetlink::new_multicast_connection(groups) {
+/// Follows until nobody listens to `sender` any more. A connection that ends is opened again, later each time.
+pub(super) async fn keep_following<T, F: Followed>(
+    sender: &watch::Sender<T>,
+    lost: &mpsc::Sender<Lost>,
+    mut followed: F,
+) {
+    let mut patience = RECONNECT_MIN;
+    while !sender.is_closed() {
+        let before = Instant::now();
+        let error = tokio::select! {
+            () = sender.closed() => return,
+            error = follow(&mut followed) => error,
+        };
+        // Whoever counts them may be busy; the next one is as good.
+        let _ = lost.try_send(Lost { what: F::NAME, error });
+        patience = if before.elapsed() > RECONNECT_MAX { RECONNECT_MIN } else { (patience * 2).min(RECONNECT_MAX) };
+        tokio::select! {
+            () = sender.closed() => return,
+            () = sleep(patience) => {}
+        }
+    }
+}
+
+/// Reads at first, and whenever an event or the time makes it due, until the connection ends.
+async fn follow<F: Followed>(followed: &mut F) -> FollowError {
+    let (connection, handle, mut events) = match rtnetlink::new_multicast_connection(F::GROUPS) {
         Ok(opened) => opened,
         Err(error) => return FollowError::Open(error),
     };
     let snapshots = async {
-        let mut due = Some(Instant::now());
+        let mut debounce = Debounce::new(Instant::now().into_std());
         loop {
-            let at = due.unwrap_or_else(Instant::now);
+            let due = debounce.poll_timeout();
             tokio::select! {
                 biased;
-                () = sleep_until(at), if due.is_some() => {
-                    match read(handle.clone()).await {
-                        Ok(new) => publish(new),
+                () = sleep_until(due.map_or_else(Instant::now, Instant::from)), if due.is_some() => {
+                    let began = Instant::now();
+                    let snapshot = match F::read(handle.clone()).await {
+                        Ok(snapshot) => snapshot,
                         Err(error) => return FollowError::Read(error),
+                    };
+                    let again = followed.take(snapshot, Instant::now());
+                    debounce.handle_read(began.into_std(), Instant::now().into_std());
+                    if let Some(again) = again {
+                        debounce.read_at(again.into_std());
                     }
-                    due = None;
                 }
                 event = events.next() => {
-                    let Some((message, _)) = event else { return FollowError::Ended };
-                    if let Some(pause) = due_in(&message) {
-                        let soon = Instant::now() + pause;
-                        due = Some(due.map_or(soon, |due| due.min(soon)));
+                    let Some((event, _)) = event else { return FollowError::Ended };
+                    let now = Instant::now();
+                    if followed.hear(&event, now) == Concern::Changed {
+                        debounce.handle_event(now.into_std());
                     }
                 }
             }
@@ -113,124 +135,59 @@ pub(super) fn publish<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
     });
 }
 
-async fn follow_links(links: &watch::Sender<Option<LinkSet>>) -> FollowError {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    follow(
-        &groups,
-        snapshot,
-        |new| publish(links, Some(new)),
-        |message| Some(if is_loss(message, links.borrow().as_ref()) { Duration::ZERO } else { DEBOUNCE }),
-    )
-    .await
-}
-
-/// Whether the event takes away an interface that was usable in the last snapshot.
-fn is_loss(message: &NetlinkMessage<RouteNetlinkMessage>, links: Option<&LinkSet>) -> bool {
-    let index = match &message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) if !has_carrier(link.header.flags) => {
-            link.header.index
-        }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => link.header.index,
-        _ => return false,
-    };
-    links.and_then(|links| links.links.get(&IfIndex(index))).is_some_and(|link| link.carrier)
-}
-
-fn has_carrier(flags: LinkFlags) -> bool {
-    flags.contains(LinkFlags::LowerUp | LinkFlags::Running)
-}
-
-async fn snapshot(handle: Handle) -> Result<LinkSet, rtnetlink::Error> {
-    let mut links = BTreeMap::new();
-    let mut messages = std::pin::pin!(handle.link().get().execute());
-    while let Some(message) = messages.try_next().await? {
-        links.extend(link(&message));
-    }
-    let mut messages = std::pin::pin!(handle.address().get().execute());
-    while let Some(message) = messages.try_next().await? {
-        let link = links.get_mut(&IfIndex(message.header.index));
-        if let (Some(link), Some(net)) = (link, net(&message)) {
-            link.nets.push(net);
-        }
-    }
-    Ok(LinkSet { links })
-}
-
-fn link(message: &LinkMessage) -> Option<(IfIndex, Link)> {
-    let flags = message.header.flags;
-    let mut name = None;
-    let mut mac = None;
-    let mut master = None;
-    let mut mtu = 0;
-    let mut carrier_ups = 0;
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = InterfaceName::new(text).ok(),
-            LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok().map(MacAddr),
-            LinkAttribute::Controller(index) => master = Some(IfIndex(*index)),
-            LinkAttribute::Mtu(bytes) => mtu = *bytes,
-            LinkAttribute::CarrierUpCount(count) => carrier_ups = *count,
-            _ => {}
-        }
-    }
-    let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-    let link = Link {
-        name: name?,
-        mac: mac.filter(|mac| is_ethernet && *mac != MacAddr::ZERO),
-        up: flags.contains(LinkFlags::Up),
-        carrier: has_carrier(flags),
-        carrier_ups,
-        loopback: flags.contains(LinkFlags::Loopback),
-        no_arp: flags.contains(LinkFlags::Noarp),
-        point_to_point: flags.contains(LinkFlags::Pointopoint),
-        master,
-        nets: Vec::new(),
-        mtu,
-    };
-    Some((IfIndex(message.header.index), link))
-}
-
-/// The address of a message, unless duplicate address detection has not passed it.
-fn net(message: &AddressMessage) -> Option<IpNet> {
-    let mut local = None;
-    let mut address = None;
-    let mut flags = AddressFlags::empty();
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => local = Some(*ip),
-            AddressAttribute::Address(ip) => address = Some(*ip),
-            AddressAttribute::Flags(all) => flags = *all,
-            _ => {}
-        }
-    }
-    // `Address` is the peer's where there is one; IPv6 has no `Local` where there is none.
-    let ip = local.or(address)?;
-    let usable = !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
-    IpNet::new(ip, message.header.prefix_len).ok().filter(|_| usable)
-}
-
-/// Chosen: the burst of events of an interface that comes up is over within it, and it is short beside a failover.
-pub(super) const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Chosen: a failure that lasts must not fill the log, one that passes must not cost a failover.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use rtnetlink::Error;
+    use rtnetlink::packet_core::ErrorMessage;
+
     use super::*;
 
     #[tokio::test]
-    async fn the_first_snapshot_comes_unasked_and_holds_the_loopback_interface() {
-        let (sender, mut links) = watch::channel(None);
-        let read = async {
-            links.wait_for(Option::is_some).await.expect("the monitor is running").clone().expect("waited for it")
+    async fn a_reading_that_fails_is_told_and_tried_again_with_growing_patience() {
+        static READ: AtomicU32 = AtomicU32::new(0);
+        struct Failing;
+        impl Followed for Failing {
+            const NAME: &'static str = "test";
+            const GROUPS: &'static [MulticastGroup] = &[];
+            type Snapshot = ();
+
+            async fn read(_: Handle) -> Result<(), Error> {
+                READ.fetch_add(1, Ordering::Relaxed);
+                Err(Error::NetlinkError(ErrorMessage::default()))
+            }
+
+            fn hear(&mut self, _: &NetlinkMessage<RouteNetlinkMessage>, _: Instant) -> Concern {
+                Concern::None
+            }
+
+            fn take(&mut self, (): (), _: Instant) -> Option<Instant> {
+                None
+            }
+        }
+        let (sender, receiver) = watch::channel(());
+        let (lost_sender, mut lost) = mpsc::channel(4);
+        let began = Instant::now();
+        let third = async {
+            for _ in 0..2 {
+                lost.recv().await.unwrap();
+            }
+            lost.recv().await.unwrap()
         };
-        let read = tokio::time::timeout(Duration::from_secs(5), read);
-        let links = tokio::select! {
-            () = watch_links(sender) => panic!("the monitor ended while somebody listened"),
-            links = read => links.unwrap(),
+        let third = tokio::select! {
+            () = keep_following(&sender, &lost_sender, Failing) => panic!("it ended while somebody listened"),
+            third = third => third,
         };
-        let lo = &links.links[&IfIndex(1)];
-        assert_eq!((lo.name.as_str(), lo.loopback, lo.mac), ("lo", true, None));
+        // 100 ms, then 200 ms.
+        assert!(began.elapsed() >= RECONNECT_MIN * 6, "{:?}", began.elapsed());
+        assert_eq!(READ.load(Ordering::Relaxed), 3);
+        assert!(third.to_string().starts_with("lost sight of the test: cannot read from the kernel"), "{third}");
+        drop(receiver);
+        keep_following(&sender, &lost_sender, Failing).await;
     }
 }

@@ -11,16 +11,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use garpike_election::IfIndex;
-use nix::cmsg_space;
 use nix::sys::socket::{
     ControlMessageOwned, LinkAddr, MsgFlags, RecvMsg, SetSockOpt as _, recvmsg, sockopt::ReceiveTimestampns,
 };
-use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::groups::is_out_of_memory;
+use super::privileges::with_net_raw;
 use crate::filter::Instruction;
 
 /// A packet socket on one interface.
@@ -118,10 +118,9 @@ impl PacketSocket {
     ///
     /// `WouldBlock` when there is none, `ENETDOWN` once when the interface went down.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
-        let mut control = cmsg_space!(TimeSpec);
+        let mut control = Control([0; CONTROL_LEN]);
         let mut parts = [IoSliceMut::new(buffer)];
-        let received =
-            recvmsg::<LinkAddr>(self.as_raw_fd(), &mut parts, Some(control.as_mut_slice()), MsgFlags::empty())?;
+        let received = recvmsg::<LinkAddr>(self.as_raw_fd(), &mut parts, Some(&mut control.0), MsgFlags::empty())?;
         let of_ours = received.address.map(|sender| sender.ifindex()) == usize::try_from(self.interface.0).ok();
         let (len, came) = (received.bytes, came(&received));
         Ok(buffer.get(..len).filter(|_| of_ours).map(|frame| Received { frame, came }))
@@ -185,7 +184,7 @@ pub enum OpenSocketError {
         interface: IfIndex,
     },
     /// Anything else.
-    #[error("cannot open a packet socket on interface {interface}")]
+    #[error("cannot open a packet socket on interface {interface}: {source}")]
     Kernel {
         /// Its number.
         interface: IfIndex,
@@ -193,6 +192,20 @@ pub enum OpenSocketError {
         source: io::Error,
     },
 }
+
+impl OpenSocketError {
+    /// Whether the socket's share of option memory (`net.core.optmem_max`) does not hold the filter.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Kernel { source, .. } => is_out_of_memory(source),
+            Self::Permission { .. } | Self::InterfaceGone { .. } => false,
+        }
+    }
+}
+
+/// Room for what the kernel says of a frame, aligned as its headers want it.
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
 
 fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
     let time = received
@@ -204,7 +217,7 @@ fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
 
 /// A packet socket with protocol 0, which receives nothing until it is bound.
 fn deaf(interface: IfIndex) -> Result<Socket, OpenSocketError> {
-    Socket::new(Domain::PACKET, Type::RAW, None).map_err(|source| {
+    with_net_raw(|| Socket::new(Domain::PACKET, Type::RAW, None)).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             OpenSocketError::Permission { source }
         } else {
@@ -230,5 +243,7 @@ const fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
+/// A time stamp takes 32 bytes with its header; chosen with room for another message.
+const CONTROL_LEN: usize = 96;
 const LINK_LAYER_LEN: libc::socklen_t = socklen::<libc::sockaddr_ll>();
 const INT_LEN: libc::socklen_t = socklen::<libc::c_int>();

@@ -9,12 +9,10 @@ use std::time::{Duration, SystemTime};
 use garpike_election::IfIndex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::warn;
 
 use super::packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
 use crate::announcer::Frame;
 use crate::filter::Filter;
-use crate::metrics;
 
 /// The open sockets.
 #[derive(Debug)]
@@ -57,10 +55,10 @@ impl Ports {
     }
 
     /// Closes the sockets of all other interfaces and opens those that are missing; gives the interfaces where that
-    /// failed.
-    pub(super) fn open(&mut self, wanted: &BTreeSet<IfIndex>) -> BTreeSet<IfIndex> {
+    /// failed, and why.
+    pub(super) fn open(&mut self, wanted: &BTreeSet<IfIndex>) -> BTreeMap<IfIndex, OpenSocketError> {
         self.sockets.retain(|key, _| wanted.contains(&key.interface));
-        let mut failed = BTreeSet::new();
+        let mut failed = BTreeMap::new();
         for &interface in wanted {
             for channel in [Channel::Arp, Channel::Ndp, Channel::Datagrams] {
                 let key = Key { interface, channel };
@@ -72,9 +70,7 @@ impl Ports {
                         self.sockets.insert(key, socket);
                     }
                     Err(error) => {
-                        metrics::socket_error("open");
-                        warn!(%interface, %error, "cannot listen on the interface; trying again");
-                        failed.insert(interface);
+                        failed.insert(interface, error);
                     }
                 }
             }
@@ -82,18 +78,27 @@ impl Ports {
         failed
     }
 
-    /// Has all sockets pass what `filter` passes.
-    pub(super) fn set_filter(&mut self, filter: Filter) {
+    /// Closes the sockets of an interface.
+    pub(super) fn close(&mut self, interface: IfIndex) {
+        self.sockets.retain(|key, _| key.interface != interface);
+    }
+
+    /// Has all sockets pass what `filter` passes; gives the interfaces where the kernel refuses that, and why. It is tried
+    /// again with the next call.
+    pub(super) fn set_filter(&mut self, filter: Filter) -> BTreeMap<IfIndex, io::Error> {
         if filter == self.filter {
-            return;
+            return BTreeMap::new();
         }
+        let mut refused = BTreeMap::new();
         for (key, socket) in &self.sockets {
             if let Err(error) = socket.get_ref().set_filter(program(&filter, key.channel)) {
-                metrics::socket_error("filter");
-                warn!(interface = %key.interface, %error, "the kernel refuses the packet filter");
+                refused.insert(key.interface, error);
             }
         }
-        self.filter = filter;
+        if refused.is_empty() {
+            self.filter = filter;
+        }
+        refused
     }
 
     /// Sends a frame on its interface.

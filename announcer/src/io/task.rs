@@ -11,9 +11,10 @@
 //! It never waits for anybody but in its one `select!`: what cannot be sent or told at once is retried or counted. It
 //! may be dropped at any point; the node is then silent.
 
+mod failures;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use garpike_election::IfIndex;
@@ -21,20 +22,27 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, info};
 
+use super::chronicle::Chronicle;
+use super::counts::Counts;
 use super::gateways::watch_gateways;
-use super::groups::{Groups, Progress};
-use super::netlink::watch_links;
+use super::groups::{Groups, Progress, is_out_of_memory};
+use super::interfaces::watch_links;
+use super::netlink::Lost;
 use super::packet_socket::{OpenSocketError, PacketSocket};
 use super::ports::{Channel, Key, Ports, Reception};
+use super::troubles::{Operation, Place, Troubles};
 use crate::announcer::{Announcer, Config, Datagram, Event, Frame, FrameKind, Status};
 use crate::duties::Duties;
 use crate::filter::Filter;
 use crate::links::LinkSet;
 use crate::metrics;
+use crate::prefixes::MAX_PREFIXES;
 use crate::stations::Gateways;
 use crate::surroundings::Surroundings;
+
+use failures::Room;
 
 /// The announcer with its sockets, ready to [`Task::run`].
 #[derive(Debug)]
@@ -49,8 +57,13 @@ pub struct Task {
     events: mpsc::Sender<Event>,
     status: watch::Sender<Status>,
     surroundings: watch::Sender<Surroundings>,
+    chronicle: Chronicle,
     /// Interfaces that lack a socket.
     deaf: BTreeSet<IfIndex>,
+    troubles: Troubles,
+    /// How many prefixes of each family the filters may hold.
+    most_prefixes: usize,
+    counts: Counts,
     /// Announcements that the kernel had no room for.
     unsent: VecDeque<Frame>,
     /// When to try `unsent` again.
@@ -68,7 +81,7 @@ pub struct Task {
 pub struct Handles {
     /// What the announcer tells. Whoever does not take them in time loses the newest.
     pub events: mpsc::Receiver<Event>,
-    /// The state; counters may be a second old, the rest a fifth of one.
+    /// The state. Its counters may be some seconds old, the more the more addresses there are, the rest a fifth of one.
     pub status: watch::Receiver<Status>,
     /// How the node's wires look, for the facts that the membership gossips. Empty until that is known.
     pub surroundings: watch::Receiver<Surroundings>,
@@ -132,7 +145,11 @@ impl Task {
             events: event_sender,
             status: status_sender,
             surroundings: surroundings_sender,
+            chronicle: Chronicle::default(),
             deaf: BTreeSet::new(),
+            troubles: Troubles::default(),
+            most_prefixes: MAX_PREFIXES,
+            counts: Counts::default(),
             unsent: VecDeque::new(),
             resend_at: None,
             reopen_at: None,
@@ -152,8 +169,9 @@ impl Task {
         let (link_sender, mut links) = watch::channel(None);
         let (gateway_sender, mut gateways) = watch::channel(Gateways::default());
         let mut monitor = JoinSet::new();
-        monitor.spawn(watch_links(link_sender));
-        monitor.spawn(watch_gateways(gateway_sender));
+        let (lost_sender, mut lost) = mpsc::channel(LOST_DEPTH);
+        monitor.spawn(watch_links(link_sender, lost_sender.clone()));
+        monitor.spawn(watch_gateways(gateway_sender, lost_sender));
         self.duties.mark_changed();
         loop {
             let deadline = self.deadline();
@@ -185,6 +203,7 @@ impl Task {
                 }
                 Some(command) = self.commands.recv() => self.handle_command(command, now()),
                 Some(datagram) = self.datagrams.recv() => self.send_datagram(&datagram),
+                Some(lost) = lost.recv() => self.handle_lost(&lost, now()),
                 ended = monitor.join_next() => {
                     return Err(TaskError::Monitor(ended.and_then(Result::err)));
                 }
@@ -201,9 +220,7 @@ impl Task {
 
     fn handle_duties(&mut self, duties: Duties, now: Instant) {
         debug!(owned = duties.owned.len(), stood_in = duties.stood_in.len(), "duties");
-        self.announcer.handle_members(duties.members);
-        self.announcer.handle_stood_in(duties.stood_in, now);
-        self.announcer.handle_owned(duties.owned, now);
+        self.announcer.handle_duties(duties, now);
         self.follow(now);
         self.publish_within(STATUS_INTERVAL, now);
     }
@@ -216,6 +233,11 @@ impl Task {
         self.publish_within(STATUS_INTERVAL, now);
     }
 
+    fn handle_lost(&mut self, lost: &Lost, now: Instant) {
+        self.troubles.note(Place::Node, Operation::Netlink, lost, now);
+        self.publish_within(STATUS_INTERVAL, now);
+    }
+
     fn handle_gateways(&mut self, gateways: &Gateways, now: Instant) {
         debug!(?gateways, "gateways");
         self.announcer.handle_gateways(gateways, now);
@@ -224,7 +246,11 @@ impl Task {
 
     /// Tells how the wires look, if that has changed.
     fn tell_surroundings(&self) {
-        let surroundings = self.announcer.surroundings();
+        let mut surroundings = self.announcer.surroundings();
+        // What is asked on an interface without sockets is not heard: another node can do better.
+        for (_, name) in self.announcer.interface_names().filter(|(index, _)| self.deaf.contains(index)) {
+            failures::forget(&mut surroundings, name);
+        }
         self.surroundings.send_if_modified(|current| {
             let changed = *current != surroundings;
             if changed {
@@ -243,9 +269,14 @@ impl Task {
         self.flush(now);
     }
 
-    /// Handles a batch of frames, each of them to the end, so that an answer does not wait for the rest.
     async fn handle_readable(&mut self, key: Key) {
-        self.publish_within(COUNTERS_INTERVAL, now());
+        self.publish_counters(now());
+        self.read(key).await;
+        self.flush(now());
+    }
+
+    /// Handles a batch of frames, each of them up to its answer, so that this does not wait for the rest.
+    async fn read(&mut self, key: Key) {
         let mut buffer = [0; FRAME_BUFFER_LEN];
         let mut held_up = false;
         for _ in 0..BATCH {
@@ -265,22 +296,18 @@ impl Task {
                     }
                     let now = now();
                     if let Err(unanswered) = self.announcer.handle_frame(key.interface, frame, now) {
-                        metrics::frame_unanswered(unanswered.reason());
+                        self.counts.frame_unanswered(unanswered.reason());
                     }
-                    self.flush(now);
+                    self.transmit(now);
                 }
                 Ok(Reception::Stale) if key.channel == Channel::Datagrams => metrics::datagram_dropped(STALE),
                 Ok(Reception::Stale) => {
                     held_up = true;
-                    metrics::frame_unanswered(STALE);
+                    self.counts.frame_unanswered(STALE);
                 }
-                Ok(Reception::OtherInterface) => metrics::frame_unanswered("other_interface"),
+                Ok(Reception::OtherInterface) => self.counts.frame_unanswered("other_interface"),
                 Ok(Reception::Empty) => return,
-                Err(error) => {
-                    debug!(interface = %key.interface, %error, "cannot read from the socket");
-                    metrics::socket_error("receive");
-                    return;
-                }
+                Err(error) => return self.handle_failure(key.interface, Operation::Receive, &error, now()),
             }
         }
     }
@@ -313,7 +340,7 @@ impl Task {
             self.join_groups(now);
         }
         if self.publish_at.take_if(|at| *at <= now).is_some() {
-            self.status.send_replace(self.announcer.status());
+            self.status.send_replace(self.picture(now));
         }
         self.flush(now);
     }
@@ -322,14 +349,25 @@ impl Task {
     /// wait for.
     fn follow(&mut self, now: Instant) {
         let wanted: BTreeSet<_> = self.announcer.ports().collect();
-        let deaf = self.ports.open(&wanted);
+        let mut failed = self.ports.open(&wanted);
+        while failed.values().any(OpenSocketError::is_out_of_memory) && self.takes_coarser_filter() {
+            self.set_filter(now);
+            failed = self.ports.open(&wanted);
+        }
+        let deaf: BTreeSet<IfIndex> = failed.keys().copied().collect();
+        for (interface, error) in failed {
+            self.troubles.note(Place::Interface(interface), Operation::Open, &error, now);
+        }
         // What was announced there so far is lost.
         for interface in self.deaf.difference(&deaf) {
             self.announcer.reannounce_on(*interface, now);
         }
-        self.deaf = deaf;
+        if deaf != self.deaf {
+            self.deaf = deaf;
+            self.tell_surroundings();
+        }
         self.flush(now);
-        self.ports.set_filter(Filter::new(&self.announcer.prefixes()));
+        self.set_filter(now);
         self.groups.want(self.announcer.groups());
         self.join_groups(now);
         if !self.deaf.is_empty() {
@@ -338,35 +376,72 @@ impl Task {
         metrics::sizes(self.announcer.owned_count(), self.announcer.stood_in_count(), wanted.len());
     }
 
+    /// Has the sockets pass what concerns the addresses.
+    fn set_filter(&mut self, now: Instant) {
+        loop {
+            let refused = self.ports.set_filter(Filter::new(&self.announcer.prefixes_with(self.most_prefixes)));
+            if refused.values().any(is_out_of_memory) && self.takes_coarser_filter() {
+                continue;
+            }
+            for (interface, error) in refused {
+                self.troubles.note(Place::Interface(interface), Operation::Filter, &error, now);
+                self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
+            }
+            return;
+        }
+    }
+
+    /// Where the kernel has no room for the filter, a coarser one does: it lets more pass that the core drops.
+    fn takes_coarser_filter(&mut self) -> bool {
+        let coarser = self.most_prefixes > 1;
+        if coarser {
+            self.most_prefixes /= 2;
+            info!(
+                prefixes = self.most_prefixes,
+                "net.core.optmem_max has no room for the filter: taking a coarser one"
+            );
+        }
+        coarser
+    }
+
     fn join_groups(&mut self, now: Instant) {
         match self.groups.step() {
             Progress::Done => {}
             Progress::More => self.join_at = Some(now),
-            Progress::Refused => {
+            Progress::Refused(refused) => {
+                self.troubles.note(Place::Interface(refused.interface), Operation::JoinGroup, &refused, now);
                 self.reopen_at.get_or_insert(now + REOPEN_INTERVAL);
             }
         }
     }
 
-    /// Sends and tells everything that the core has ready.
-    fn flush(&mut self, now: Instant) {
+    /// Sends what the core has ready.
+    fn transmit(&mut self, now: Instant) {
         while let Some(frame) = self.announcer.poll_transmit() {
             self.send(frame, now);
         }
+    }
+
+    /// Sends and tells everything that the core has ready.
+    fn flush(&mut self, now: Instant) {
+        self.transmit(now);
         while let Some(event) = self.announcer.poll_event() {
+            self.chronicle.tell(&event, now);
             match &event {
-                Event::Claimed { ip, mac, interface } => {
-                    info!(service_ip = %ip, %mac, %interface, "another station claims the address");
-                }
-                Event::NoInterface { ip } => {
-                    warn!(service_ip = %ip, "no interface of this node can announce the address");
-                }
-                Event::StationAnswered { interface, mac } => {
-                    trace!(%interface, %mac, "a station answered");
-                    metrics::station_answered();
+                Event::StationAnswered { .. } => {
                     self.tell(Heard::Station);
                     continue;
                 }
+                Event::Acknowledged { .. } | Event::Checked { .. } => continue,
+                // What was handed over needs no filter and no group any more.
+                Event::HandedOver { .. } => self.reopen_at = Some(now),
+                Event::Claimed { .. }
+                | Event::Withheld { .. }
+                | Event::Claims { .. }
+                | Event::KernelsAnswer { .. }
+                | Event::OneSegment { .. }
+                | Event::WrongAnswer { .. }
+                | Event::NoInterface { .. } => {}
             }
             if self.events.try_send(event).is_err() {
                 metrics::event_dropped();
@@ -388,15 +463,23 @@ impl Task {
         }
     }
 
-    fn send_datagram(&self, datagram: &Datagram) {
+    fn send_datagram(&mut self, datagram: &Datagram) {
         let (interface, frame) = match self.announcer.wrap_datagram(datagram) {
             Ok(wrapped) => wrapped,
             Err(undelivered) => return metrics::datagram_dropped(undelivered.reason()),
         };
         match self.ports.send_datagram(interface, &frame) {
-            Ok(()) => metrics::frame_sent("datagram"),
-            Err(error) => metrics::send_error(failure(&error).0),
+            Ok(()) => self.counts.frame_sent("datagram"),
+            Err(error) => {
+                self.handle_send_failure(interface, &error, now());
+            }
         }
+    }
+
+    /// Traffic alone changes only the counters of the picture, whose cost grows with the number of addresses.
+    fn publish_counters(&mut self, now: Instant) {
+        let thousands = u32::try_from(self.announcer.owned_count() / 1000).unwrap_or(u32::MAX);
+        self.publish_within(COUNTERS_INTERVAL.saturating_mul(thousands.saturating_add(1)), now);
     }
 
     fn publish_within(&mut self, interval: Duration, now: Instant) {
@@ -406,38 +489,16 @@ impl Task {
 
     fn send(&mut self, frame: Frame, now: Instant) {
         let Err(error) = self.ports.send(&frame) else {
-            metrics::frame_sent(frame.kind.as_str());
-            self.publish_within(COUNTERS_INTERVAL, now);
+            self.counts.frame_sent(frame.kind.as_str());
+            self.publish_counters(now);
             return;
         };
-        let (reason, room) = failure(&error);
-        metrics::send_error(reason);
         // An asker asks again. Where an interface is down or gone, its return begins the announcements anew.
+        let room = self.handle_send_failure(frame.interface, &error, now);
         if room == Room::Full && frame.kind == FrameKind::Announcement && self.unsent.len() < UNSENT_DEPTH {
             self.unsent.push_back(frame);
             self.resend_at.get_or_insert(now + RESEND_INTERVAL);
         }
-    }
-}
-
-/// Whether it is worth trying to send a frame again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    /// Soon: queues were full.
-    Full,
-    /// The failure has another reason.
-    Unknown,
-}
-
-/// Why a frame could not be sent, as a metric label.
-fn failure(error: &io::Error) -> (&'static str, Room) {
-    match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::WouldBlock, _) | (_, Some(libc::ENOBUFS)) => ("queue_full", Room::Full),
-        (io::ErrorKind::NotConnected, _) => ("no_socket", Room::Unknown),
-        (io::ErrorKind::NetworkDown, _) => ("interface_down", Room::Unknown),
-        (_, Some(libc::ENXIO | libc::ENODEV)) => ("interface_gone", Room::Unknown),
-        (_, Some(libc::EMSGSIZE)) => ("too_long", Room::Unknown),
-        _ => ("other", Room::Unknown),
     }
 }
 
@@ -470,8 +531,12 @@ const DATAGRAM_DEPTH: usize = 256;
 const UNSENT_DEPTH: usize = 4096;
 /// Chosen: the time in which a gigabit link sends some thousand frames.
 const RESEND_INTERVAL: Duration = Duration::from_millis(5);
+/// Chosen: soon enough for whoever mends it, seldom enough to cost nothing.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// Chosen: one for each monitor; what is lost is counted the next time.
+const LOST_DEPTH: usize = 4;
 /// Chosen: people and probes that read the state do not notice it.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
-/// Chosen: a picture of 10 000 addresses takes some milliseconds, which traffic alone must not cost more often.
+/// For each thousand addresses. Chosen: a picture takes half a millisecond for a thousand, in which nothing is answered;
+/// that may hit one request in a thousand.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use garpike_election::{IfIndex, MacAddr};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
-use rtnetlink::packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkFlags};
+use rtnetlink::packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -102,6 +102,17 @@ impl Namespace {
         Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::LowerUp)))
     }
 
+    /// The Ethernet address of an interface.
+    pub(super) fn mac_of(&self, index: IfIndex) -> Result<MacAddr, LabError> {
+        let link = self.request(format!("read link {index}"), move |netlink| async move {
+            netlink.link().get().match_index(index.0).execute().try_next().await
+        })?;
+        let address = link.into_iter().flat_map(|link| link.attributes).find_map(|attribute| {
+            if let LinkAttribute::Address(bytes) = attribute { Some(MacAddr(bytes.try_into().ok()?)) } else { None }
+        });
+        address.ok_or_else(|| LabError::NoLink { namespace: self.name().to_owned(), link: index.to_string() })
+    }
+
     /// Gives an interface an address, usable at once. That it is there already is no error.
     pub(super) fn add_address(&self, index: IfIndex, ip: IpAddr, prefix_len: u8) -> Result<(), LabError> {
         self.request(format!("add {ip}/{prefix_len} to link {index}"), move |netlink| async move {
@@ -159,7 +170,7 @@ impl Namespace {
         })
     }
 
-    fn index_of(&self, interface: &str) -> Result<IfIndex, LabError> {
+    pub(super) fn index_of(&self, interface: &str) -> Result<IfIndex, LabError> {
         let name = interface.to_owned();
         let link = self.request(format!("find link {interface}"), move |netlink| async move {
             netlink.link().get().match_name(name).execute().try_next().await
@@ -169,7 +180,12 @@ impl Namespace {
         Ok(IfIndex(link.header.index))
     }
 
-    fn request<T, F>(&self, what: String, request: impl FnOnce(Handle) -> F + Send + 'static) -> Result<T, LabError>
+    /// Asks the kernel for something.
+    pub(super) fn request<T, F>(
+        &self,
+        what: String,
+        request: impl FnOnce(Handle) -> F + Send + 'static,
+    ) -> Result<T, LabError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, rtnetlink::Error>>,

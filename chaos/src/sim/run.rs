@@ -367,7 +367,7 @@ fn desired(count: u32, nodes: usize, racks: usize) -> Desired {
             Selection::Only((rack..nodes).step_by(racks).map(name_of).collect())
         };
         let placements = vec![Placement { nodes: allowed, interfaces: Selection::All }];
-        Some((ip, Address { election_key: ip, services: BTreeSet::new(), placements }))
+        Some((ip, Address { election_key: ip, services: Box::default(), placements }))
     });
     Desired { addresses: addresses.collect(), ..Desired::default() }
 }

@@ -31,29 +31,33 @@ pub fn desired(config: &Config, now: SystemTime) -> (Desired, Vec<Move>, Vec<Pro
     let mut problems = Vec::new();
     let bindings = bindings(config, &mut problems);
     let excluded = config.nodes.iter().filter(|(_, node)| node.excluded.is_some()).map(|(name, _)| name.clone());
-    let mut desired = Desired { excluded: excluded.collect(), ..Desired::default() };
+    let mut addresses: BTreeMap<ServiceIp, (Address, BTreeSet<&ServiceKey>)> = BTreeMap::new();
     let mut moves = Vec::new();
+    let mut choices = BTreeMap::new();
     for group in groups(&bindings) {
         let Some((election_key, _)) = group.first().and_then(|oldest| oldest.addresses.first()) else { continue };
         let placements = placements(config, &group, &mut problems);
         for binding in &group {
             for (ip, _) in &binding.addresses {
-                let address = desired.addresses.entry(*ip).or_insert_with(|| Address {
-                    election_key: *election_key,
-                    services: BTreeSet::new(),
-                    placements: placements.clone(),
+                let (_, services) = addresses.entry(*ip).or_insert_with(|| {
+                    let placements = placements.clone();
+                    (Address { election_key: *election_key, services: Box::default(), placements }, BTreeSet::new())
                 });
-                address.services.insert(binding.service.key.clone());
+                services.insert(&binding.service.key);
             }
         }
         if let Some(Sourced { object: chosen, source }) = chosen(&group, now, &mut problems) {
             let addresses = group.iter().flat_map(|binding| &binding.addresses).map(|(ip, _)| *ip);
             let addresses: BTreeSet<ServiceIp> = addresses.collect();
-            desired.moves.extend(addresses.iter().map(|ip| (*ip, chosen.node.clone())));
+            choices.extend(addresses.iter().map(|ip| (*ip, chosen.node.clone())));
             let services = group.iter().map(|binding| binding.service.key.clone()).collect();
             moves.push(Move { services, addresses, chosen: chosen.clone(), source: source.clone() });
         }
     }
+    let addresses = addresses.into_iter().map(|(ip, (address, services))| {
+        (ip, Address { services: services.into_iter().cloned().collect(), ..address })
+    });
+    let desired = Desired { addresses: addresses.collect(), excluded: excluded.collect(), moves: choices };
     (desired, moves, problems)
 }
 

@@ -62,11 +62,20 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>, ReadDirError> {
 
 /// Reads the objects of one file. A file that cannot be read gives none, and a problem.
 pub fn read_file(path: &Path) -> (Objects, Vec<Problem>) {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
     match read_text(path) {
-        Ok(text) => parse_documents(&name, &text),
-        Err(error) => (Objects::default(), vec![Problem::error(error.to_string()).in_file(name.as_ref().into())]),
+        Ok(text) => parse_documents(&path.file_name().unwrap_or_default().to_string_lossy(), &text),
+        Err(problem) => (Objects::default(), vec![*problem]),
     }
+}
+
+/// Reads the text of one file.
+///
+/// # Errors
+///
+/// The problem with the file, when it cannot be read.
+pub fn read_text(path: &Path) -> Result<String, Box<Problem>> {
+    let name = || path.file_name().unwrap_or_default().to_string_lossy();
+    try_read_text(path).map_err(|error| Box::new(Problem::error(error.to_string()).in_file(name().as_ref().into())))
 }
 
 /// A directory that cannot be listed.
@@ -105,7 +114,7 @@ fn is_manifest(path: &Path) -> bool {
     !hidden && ["yaml", "yml", "json"].contains(&extension) && path.is_file()
 }
 
-fn read_text(path: &Path) -> Result<String, ReadFileError> {
+fn try_read_text(path: &Path) -> Result<String, ReadFileError> {
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough to see that the file is too long.
     File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;

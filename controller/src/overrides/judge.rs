@@ -169,7 +169,7 @@ impl Judge<'_> {
 
     fn refusal(&self, ip: Option<ServiceIp>, reason: String, mend: String) -> Refusal {
         let address = ip.and_then(|ip| self.desired.addresses.get(&ip));
-        let services = address.map(|address| address.services.clone()).unwrap_or_default();
+        let services = address.map(|address| address.services.iter().cloned().collect()).unwrap_or_default();
         Refusal { ip, services, reason, mend }
     }
 }

@@ -130,7 +130,9 @@ impl Process {
             feature_level: release.level(),
             later_facts: release.later_facts(),
         };
-        let mut announcer = Announcer::new(garpike_announcer::Config::default());
+        // The judge asks for every address itself.
+        let config_of_announcer = garpike_announcer::Config { self_check_interval: None, ..Default::default() };
+        let mut announcer = Announcer::new(config_of_announcer);
         announcer.handle_links(address.links(), now);
         let mut pipeline = Pipeline::new(name.clone());
         pipeline.handle_desired(plan.desired.clone());
@@ -155,7 +157,26 @@ impl Process {
         if self.announcer.handle_frame(ETH0, bytes, now) == Err(Unanswered::ForeignClaim) {
             self.changed = true;
         }
-        while self.announcer.poll_event().is_some() {}
+        self.follow_announcer();
+    }
+
+    /// Whether what is answered has changed by itself.
+    fn follow_announcer(&mut self) {
+        while let Some(event) = self.announcer.poll_event() {
+            self.changed |= match event {
+                garpike_announcer::Event::Withheld { .. }
+                | garpike_announcer::Event::Claims { .. }
+                | garpike_announcer::Event::HandedOver { .. } => true,
+                garpike_announcer::Event::Claimed { .. }
+                | garpike_announcer::Event::KernelsAnswer { .. }
+                | garpike_announcer::Event::OneSegment { .. }
+                | garpike_announcer::Event::Checked { .. }
+                | garpike_announcer::Event::Acknowledged { .. }
+                | garpike_announcer::Event::WrongAnswer { .. }
+                | garpike_announcer::Event::StationAnswered { .. }
+                | garpike_announcer::Event::NoInterface { .. } => false,
+            };
+        }
     }
 
     pub(super) fn handle_host_answer(&mut self, probe: ProbeId, now: Instant) {
@@ -178,6 +199,7 @@ impl Process {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.cluster.handle_timeout(now);
         self.announcer.handle_timeout(now);
+        self.follow_announcer();
         if matches!(self.ending, Ending::Handover { until } if until <= now) {
             self.leave(now);
         }
@@ -272,8 +294,7 @@ impl Process {
     fn elect(&mut self, now: Instant) {
         self.pipeline.handle_members(self.cluster.members().clone());
         self.owned = self.pipeline.owned();
-        self.announcer.handle_owned(self.owned.clone(), now);
-        self.announcer.handle_stood_in(self.pipeline.stood_in(), now);
+        self.announcer.handle_duties(self.pipeline.duties(), now);
         self.changed = true;
     }
 }
