@@ -59,7 +59,7 @@ pub(crate) fn judge(
     judge.asked();
     judge.connections();
     judge.wanted();
-    judge.announced_only_what_moved();
+    judge.announced_only_what_moved()?;
     match scenario.expected() {
         Expected::Stay => judge.stays()?,
         Expected::HandOver | Expected::TakeOver | Expected::Either => {}
@@ -182,21 +182,32 @@ impl Judge<'_> {
         }
     }
 
-    fn announced_only_what_moved(&mut self) {
+    /// The owner may repeat itself, as it does for minutes and then now and then; it begins no campaign anew.
+    fn announced_only_what_moved(&mut self) -> Result<()> {
         let Observation { injected, end, seen, victim, .. } = self.observation;
         if !only_some_may_be_announced(self.scenario) {
-            return;
+            return Ok(());
         }
         for (ip, owner) in self.owners {
+            let window = *injected..=*end;
+            let mac = self.fleet.lab.host(owner)?.mac;
+            let repeats = seen.announced_by(ip.addr(), mac, window.clone());
+            let mut others = seen.announcers(ip.addr(), window);
+            others.remove(&mac);
+            let anew = repeats.windows(FORMS + 1).any(|few| {
+                few.first().zip(few.last()).is_some_and(|(first, last)| last.duration_since(*first) < FIRST_STEPS)
+            });
             let is_hit = owner == victim && self.scenario != Scenario::Rest;
-            let frames = if is_hit { 0 } else { seen.announced(ip.addr(), *injected..=*end) };
-            if frames > 0 {
-                let at = seen.announcers(ip.addr(), *injected..=*end);
+            if !is_hit && (anew || !others.is_empty()) {
+                let frames = seen.announced(ip.addr(), *injected..=*end);
                 let by = self.scenario.name();
-                let detail = format!("{frames} frames announced {ip} of {owner} at {at:?}; hit was {victim} by {by}");
+                let detail = format!(
+                    "{frames} frames announced {ip} of {owner}, some of them by {others:?}; hit was {victim} by {by}"
+                );
                 self.found(ONLY_MOVED_ARE_ANNOUNCED, detail);
             }
         }
+        Ok(())
     }
 
     /// Nobody but its owner is said to have an address, a client that asks is told so, and the host itself serves.
@@ -324,6 +335,10 @@ const DEFENDED: &str = "a claim of a stranger is answered within a second, and e
 const MOVES_SELDOM: &str = "an address moves at most four times while a link flaps";
 const SERVED_ONCE_TOLD: &str = "a client behind an uplink that is back is served within a second of being told";
 
+/// A gratuitous request and a gratuitous reply.
+const FORMS: usize = 2;
+/// A campaign begins with steps at 0, 50 and 200 ms; the later ones are further apart.
+const FIRST_STEPS: Duration = Duration::from_millis(300);
 /// RFC 7432 section 15.1: the fifth move within 180 s is taken for a duplicate address.
 const MOVES: usize = 4;
 /// Chosen: far above every target, far below what a client's user puts up with.

@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) heard: Option<Instant>,
     /// It answers on the wire or by TCP, but not by UDP, since then.
     pub(crate) udp_blocked: Option<Instant>,
+    /// When a datagram to it came back last, as nobody listens there.
+    pub(crate) refused: Option<Instant>,
 }
 
 /// What this node has seen of the beginning of a member.
@@ -195,6 +197,7 @@ impl Peer {
             heard_by_udp: None,
             heard: None,
             udp_blocked: None,
+            refused: None,
         }
     }
 

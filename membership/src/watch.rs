@@ -160,6 +160,13 @@ impl Watch {
         }
     }
 
+    /// There is reason to look at once, however lately it was heard.
+    pub(crate) fn doubt(&mut self, light: Light, now: Instant) {
+        if self.phase == Phase::Listening {
+            self.phase = Phase::Verifying(Window::new(light, now));
+        }
+    }
+
     /// It has come to be known whether the speaker runs.
     pub(crate) fn set_presence(&mut self, presence: Presence, now: Instant) {
         if self.presence != presence {

@@ -157,6 +157,11 @@ impl Host {
         self.end_if_gone();
     }
 
+    /// Whether its kernel answers for a speaker that is gone.
+    pub(super) fn refuses(&self) -> bool {
+        self.power == Power::On && self.speaker == Speaker::Gone
+    }
+
     /// Hands what has come to the speaker, or to the queue of its socket.
     pub(super) fn handle_parcel(&mut self, parcel: Parcel, now: Instant) {
         let room = match (self.power, self.speaker) {
@@ -191,6 +196,7 @@ impl Host {
             Parcel::Datagram { from, via: Via::Wire, bytes } => {
                 self.process.handle_datagram(wire_path(from.mac()), &bytes, local);
             }
+            Parcel::Refused { by } => self.process.handle_refused(by.gossip(), local),
             Parcel::Frame(bytes) => self.process.handle_frame(&bytes, local),
             Parcel::HostAnswer { life, probe } if life == self.life => self.process.handle_host_answer(probe, local),
             Parcel::StationAnswer { life } if life == self.life => self.process.handle_station_answer(local),

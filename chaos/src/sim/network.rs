@@ -23,6 +23,8 @@ pub(super) enum Traffic {
     Wire,
     /// TCP to a port.
     Tcp(u16),
+    /// What a kernel says of a packet.
+    Icmp,
 }
 
 /// The network.
@@ -124,7 +126,7 @@ impl Network {
         }
         let filtered = match traffic {
             Traffic::Gossip | Traffic::Tcp(GOSSIP_PORT) => source.filtered || target.filtered,
-            Traffic::Wire | Traffic::Tcp(_) => false,
+            Traffic::Wire | Traffic::Tcp(_) | Traffic::Icmp => false,
         };
         let cut = || self.cuts.iter().any(|cut| cut.from.contains(&from) && cut.to.contains(&to));
         !(self.dark || source.dead || target.dead || filtered || cut())

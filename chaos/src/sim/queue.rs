@@ -39,6 +39,8 @@ pub(super) enum Event {
 pub(super) enum Parcel {
     /// A datagram of the membership.
     Datagram { from: HostAddress, via: Via, bytes: Vec<u8> },
+    /// The kernel there says that nobody listens for datagrams.
+    Refused { by: HostAddress },
     /// An ARP or ND frame.
     Frame(Rc<[u8]>),
     /// A probed host lives; for the life of the speaker that asked.

@@ -2,6 +2,7 @@ mod drain;
 mod handicaps;
 mod keys;
 mod net;
+mod refused;
 mod skew;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use garpike_election::{InterfaceName, NodeName, Presence, Selection, Wire};
 
 use super::Cluster;
-use crate::config::{SUBSCRIBED_FOR, TEMPORARY_FOR};
+use crate::config::{REFUSED_EVERY, SUBSCRIBED_FOR, TEMPORARY_FOR};
 use crate::datagram::Kind;
 use crate::notice::Vote as VoteMessage;
 use crate::peers::{Cause, Peer};
@@ -172,6 +172,25 @@ impl Cluster {
         self.settle();
     }
 
+    /// A datagram to this address came back: the host says that nobody listens there (ICMP). Anybody can say so in its name:
+    /// it is reason to look after the speaker at once, and for a while no more than that.
+    pub fn handle_refused(&mut self, at: SocketAddr, now: Instant) {
+        self.now = now;
+        let quiet = |peer: &Peer| peer.refused.is_none_or(|last| now.saturating_duration_since(last) >= REFUSED_EVERY);
+        let refused = self.peers.here().find(|peer| peer.identity.gossip == at).filter(|peer| quiet(peer));
+        let Some(name) = refused.map(|peer| peer.identity.name.clone()) else { return };
+        if let Some(peer) = self.peers.get_mut(&name) {
+            peer.refused = Some(now);
+        }
+        let light = self.light();
+        match self.watching.watches.get_mut(&name) {
+            Some(watched) => watched.watch.doubt(light, now),
+            None => self.watch_for_a_while(&name, light),
+        }
+        self.schedule_watches();
+        self.settle();
+    }
+
     /// The speaker of `name` at this address answers by TCP: if nothing of it comes by UDP, that is blocked. It is not taken
     /// for alive by this: whoever cannot hear it cannot watch it.
     pub fn handle_reached(&mut self, with: SocketAddr, name: &NodeName, now: Instant) {
@@ -303,13 +322,17 @@ impl Cluster {
         match self.watching.watches.get_mut(name) {
             Some(watched) => watched.watch.hurry(light, &timing, now),
             None if peer.was_heard_within(timing.suspicious, now) => {}
-            None => {
-                let watch = Watch::begin_at_once(peer.presence(), light, now);
-                let temporary = Some(now + TEMPORARY_FOR);
-                self.watching.watches.insert(name.clone(), Watched { watch, temporary });
-            }
+            None => self.watch_for_a_while(name, light),
         }
         self.schedule_watches();
+    }
+
+    /// Watches a member that this node need not watch.
+    fn watch_for_a_while(&mut self, name: &NodeName, light: Light) {
+        let Some(peer) = self.peers.get(name) else { return };
+        let watch = Watch::begin_at_once(peer.presence(), light, self.now);
+        let temporary = Some(self.now + TEMPORARY_FOR);
+        self.watching.watches.insert(name.clone(), Watched { watch, temporary });
     }
 
     pub(super) fn step_watches(&mut self) {

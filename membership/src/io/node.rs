@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
 
 use super::host_probe::HostProbes;
-use super::socket::Datagrams;
+use super::socket::{Datagrams, is_about_an_earlier_one};
 use super::stream_client::{exchange, reach};
 use super::stream_faults::StreamFaults;
 use super::stream_server::{Context, FromStream, Published, serve};
@@ -265,6 +265,14 @@ impl Node {
             let Ok(heard) = self.heard.try_recv() else { break };
             self.take(heard, now);
         }
+        for _ in 0..RETURNED_PER_WAKE_UP {
+            match self.socket.take_returned() {
+                Ok(Some(refused)) => self.cluster.handle_refused(refused, now),
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        self.let_out();
         for _ in 0..DATAGRAMS_PER_WAKE_UP {
             match self.socket.receive(buffer) {
                 Ok((len, from)) => {
@@ -273,6 +281,7 @@ impl Node {
                     self.let_out();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::All,
+                Err(error) if is_about_an_earlier_one(&error) => {}
                 Err(error) => {
                     count_error(Err(error));
                     // The kernel reports an error once, normally; should it persist, the task must not spin.
@@ -457,6 +466,8 @@ const STALL: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Chosen: far below the probe period.
+/// Chosen: one for each member that a node sends to; the rest waits for its next turn.
+const RETURNED_PER_WAKE_UP: usize = 16;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(1);
 
 #[cfg(test)]

@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd as _;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SetSockOpt as _, SockaddrStorage, recvmsg, sockopt};
+use nix::{cmsg_space, libc};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, UdpSocket};
 use tracing::debug;
 
@@ -116,7 +120,7 @@ impl GossipSocket {
 
 impl Datagrams {
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        self.socket.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
     }
 
     /// Waits until the runtime knows that the socket takes datagrams; before that, every send would be refused.
@@ -137,7 +141,28 @@ impl Datagrams {
             (SocketAddr::V6(_), IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
             (SocketAddr::V6(_), IpAddr::V6(_)) | (SocketAddr::V4(_), _) => to,
         };
-        self.socket.try_send_to(bytes, to)
+        match self.socket.try_send_to(bytes, to) {
+            // What the kernel has learnt of an earlier datagram it tells once, in place of sending this one.
+            Err(error) if is_about_an_earlier_one(&error) => self.socket.try_send_to(bytes, to),
+            sent => sent,
+        }
+    }
+
+    /// Takes a datagram that has come back; gives where it went, if the host there says that nobody listens.
+    pub(super) fn take_returned(&self) -> io::Result<Option<SocketAddr>> {
+        let mut control = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+        self.socket.try_io(Interest::ERROR, || {
+            let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+            let returned = recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut [], Some(&mut control), flags)?;
+            let refused = returned.cmsgs()?.any(|message| {
+                let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) = message
+                else {
+                    return false;
+                };
+                i32::try_from(error.ee_errno).is_ok_and(|errno| errno == libc::ECONNREFUSED)
+            });
+            Ok(returned.address.filter(|_| refused).and_then(canonical))
+        })
     }
 
     fn open(addr: SocketAddr) -> io::Result<Self> {
@@ -147,6 +172,9 @@ impl Datagrams {
             debug!(%error, "receive buffer not enlarged");
         }
         mark(&socket, addr);
+        if let Err(errno) = report_returned(&socket, addr) {
+            debug!(%errno, "datagrams that come back are not reported");
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::from(addr))?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -176,6 +204,28 @@ impl fmt::Display for Transport {
     }
 }
 
+/// Whether a call failed because of what has become of a datagram that was sent before.
+pub(super) fn is_about_an_earlier_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// A socket that is bound to `::` knows IPv4 addresses as mapped ones.
+fn canonical(address: SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = || address.as_sockaddr_in().map(|address| SocketAddr::V4(SocketAddrV4::from(*address)));
+    let v6 = || address.as_sockaddr_in6().map(|address| SocketAddr::V6(SocketAddrV6::from(*address)));
+    let address = v4().or_else(v6)?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Has the kernel keep what ICMP says of datagrams: that a speaker was killed is known at the next heartbeat to it.
+fn report_returned(socket: &Socket, addr: SocketAddr) -> nix::Result<()> {
+    sockopt::Ipv4RecvErr.set(socket, &true).or_else(|errno| if addr.is_ipv6() { Ok(()) } else { Err(errno) })?;
+    if addr.is_ipv6() { sockopt::Ipv6RecvErr.set(socket, &true) } else { Ok(()) }
+}
+
 /// Marks what the socket sends as network control: where the traffic of users fills a link, switches that know of classes
 /// let heartbeats pass, and nobody is taken for dead because others are busy. Without the mark all works as well.
 fn mark(socket: &Socket, addr: SocketAddr) {
@@ -197,3 +247,30 @@ const NETWORK_CONTROL: u32 = 0b11_0000 << 2;
 
 /// Chosen: ports that are free for UDP are seldom taken for TCP.
 const TRIES: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_datagram_to_a_port_where_nobody_listens_comes_back_and_the_next_ones_are_sent() {
+        for loopback in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
+            let socket = Datagrams::open(SocketAddr::new(loopback, 0)).unwrap();
+            let closed = Datagrams::open(SocketAddr::new(loopback, 0)).unwrap().local;
+            let open = Datagrams::open(SocketAddr::new(loopback, 0)).unwrap();
+            socket.writable().await.unwrap();
+
+            socket.send(b"to nobody", closed).unwrap();
+            tokio::time::timeout(Duration::from_secs(5), socket.readable()).await.unwrap().unwrap();
+
+            assert_eq!(socket.send(b"to somebody", open.local).unwrap(), 11, "the error is of the one before");
+            assert_eq!(socket.take_returned().unwrap(), Some(closed));
+            assert_eq!(socket.take_returned().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            open.readable().await.unwrap();
+            assert_eq!(open.receive(&mut [0; 64]).unwrap(), (11, socket.local));
+        }
+    }
+}

@@ -179,6 +179,11 @@ impl Process {
         }
     }
 
+    pub(super) fn handle_refused(&mut self, at: SocketAddr, now: Instant) {
+        self.cluster.handle_refused(at, now);
+        self.follow(now);
+    }
+
     pub(super) fn handle_host_answer(&mut self, probe: ProbeId, now: Instant) {
         self.cluster.handle_host_answer(probe, now);
         self.follow(now);

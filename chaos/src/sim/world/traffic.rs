@@ -83,6 +83,13 @@ impl World {
         {
             *at = Some(now);
         }
+        if let Parcel::Datagram { from, via: Via::Udp, .. } = &parcel
+            && host.refuses()
+        {
+            let (to, by) = (from.index, host.address);
+            let way = self.network.carry(index, to, Traffic::Icmp, now);
+            return self.deliver(to, way.first, Parcel::Refused { by });
+        }
         host.handle_parcel(parcel, now);
         if host.runs() {
             self.collect(index);
