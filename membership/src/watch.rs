@@ -167,6 +167,15 @@ impl Watch {
         }
     }
 
+    /// Another watcher finds the host dead that has answered this one: if that was not just now, this one looks again.
+    pub(crate) fn contradict(&mut self, light: Light, timing: &Timing, now: Instant) {
+        if let Phase::Accusing(Accusation { charge: Charge::SpeakerGone, host, .. }) = self.phase
+            && host.is_none_or(|at| now.saturating_duration_since(at) > timing.ping_every * timing.pings)
+        {
+            self.phase = Phase::Verifying(Window::new(light, now));
+        }
+    }
+
     /// It has come to be known whether the speaker runs.
     pub(crate) fn set_presence(&mut self, presence: Presence, now: Instant) {
         if self.presence != presence {

@@ -464,6 +464,13 @@ impl Cluster {
         let Some(charge) = vote.charge else { return votes.retract(voter) };
         votes.cast(voter.clone(), charge, self.now);
         self.look_after(name);
+        let (light, timing, now) = (self.light(), self.watching.timing, self.now);
+        if charge == Charge::HostDead
+            && let Some(watched) = self.watching.watches.get_mut(name)
+        {
+            watched.watch.contradict(light, &timing, now);
+            self.schedule_watches();
+        }
         self.judge(name);
     }
 
