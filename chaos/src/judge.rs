@@ -251,9 +251,6 @@ impl Judge<'_> {
 
     /// The first claim of the stranger is answered, and the next ones no more often than RFC 5227 allows.
     fn defended(&mut self) -> Result<()> {
-        //= https://www.rfc-editor.org/rfc/rfc5227#section-2.4
-        //# the host MUST NOT send [another] defensive ARP Announcement [within] DEFEND_INTERVAL.
-        const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
         let Observation { injected, end, seen, records, victim, .. } = self.observation;
         let mac = self.fleet.lab.host(victim)?.mac;
         for ip in records.keys() {
@@ -335,6 +332,9 @@ const DEFENDED: &str = "a claim of a stranger is answered within a second, and e
 const MOVES_SELDOM: &str = "an address moves at most four times while a link flaps";
 const SERVED_ONCE_TOLD: &str = "a client behind an uplink that is back is served within a second of being told";
 
+//= https://www.rfc-editor.org/rfc/rfc5227#section-2.4
+//# the host MUST NOT send [another] defensive ARP Announcement [within] DEFEND_INTERVAL.
+pub(crate) const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// A gratuitous request and a gratuitous reply.
 const FORMS: usize = 2;
 /// A campaign begins with steps at 0, 50 and 200 ms; the later ones are further apart.

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, seq::IndexedRandom as _};
 
 use crate::fleet::Fleet;
+use crate::judge::DEFEND_INTERVAL;
 use crate::lab::{Lab, LabError, now};
 use crate::overrides::Wish;
 use crate::scenario::Scenario;
@@ -190,8 +191,9 @@ impl Scenario {
             | Self::Rolling
             | Self::TermAll
             | Self::Heal
-            | Self::Undrain
-            | Self::Conflict => {}
+            | Self::Undrain => {}
+            // The owner is to be free to defend itself in the next trial.
+            Self::Conflict => thread::sleep(DEFEND_INTERVAL),
             Self::Crash | Self::KillThenCrash | Self::TermThenCrash | Self::UplinkDown => {
                 fleet.lab.reboot(victim)?;
                 fleet.start_node(victim)?;

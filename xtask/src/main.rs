@@ -178,6 +178,12 @@ fn setup_deny() -> Result<()> {
 }
 
 fn setup_lab() -> Result<()> {
+    let found = |program: &&str| succeeds(Command::new(program).arg("--version"));
+    if LAB_PROGRAMS.iter().all(found) {
+        eprintln!("xtask: {} are there", LAB_PROGRAMS.join(" and "));
+        return Ok(());
+    }
+    succeed(Command::new("apt-get").arg("update"))?;
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
     install.env("DEBIAN_FRONTEND", "noninteractive");
@@ -236,5 +242,7 @@ fn now() -> Instant {
 
 /// The profile of tests and lab: see Cargo.toml.
 const PROFILE: &str = "ci";
+/// What the tests call of them.
+const LAB_PROGRAMS: [&str; 2] = ["nft", "tshark"];
 const DEBIAN_PACKAGES: [&str; 2] = ["nftables", "tshark"];
 const DENY_VERSION: &str = "0.20.2";

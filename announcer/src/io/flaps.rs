@@ -54,13 +54,16 @@ impl Flaps {
     }
 
     fn lose(&mut self, index: IfIndex, ups: u32, now: Instant) {
-        let calm = self.links.get(&index).map_or(FIRST_CALM, |flap| (flap.calm * 2).min(LONGEST_CALM));
+        let calm = self.links.get(&index).map_or(FIRST_CALM, |flap| (flap.calm * 2).clamp(SECOND_CALM, LONGEST_CALM));
         self.links.insert(index, Flap { lost_at: now, calm, ups });
     }
 }
 
 /// As long as other changes wait for the burst of their events to end.
 const FIRST_CALM: Duration = Duration::from_millis(50);
+/// Chosen: of a burst of losses within seconds an address takes part in two, going and coming, which is four moves; a switch of
+/// an EVPN fabric freezes it at the fifth (RFC 7432 section 15.1).
+const SECOND_CALM: Duration = Duration::from_secs(1);
 /// Chosen: six moves of an address in a minute, at worst.
 const LONGEST_CALM: Duration = Duration::from_secs(10);
 /// Chosen: losses that are further apart have nothing to do with each other.
@@ -103,7 +106,7 @@ mod tests {
             ms += u64::try_from(calm).unwrap();
             assert!(rig.sees(true, ups + 1, ms));
         }
-        assert_eq!(calms, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(calms, [50, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000, 10_000, 10_000]);
     }
 
     #[test]
@@ -111,8 +114,8 @@ mod tests {
         let mut rig = Rig::new();
         assert!(!rig.sees(false, 1, 0));
         assert!(!rig.sees(true, 30, 50), "it came 29 times");
-        assert_eq!(rig.next, Some(rig.at(150)));
-        assert!(rig.sees(true, 30, 150));
+        assert_eq!(rig.next, Some(rig.at(1050)));
+        assert!(rig.sees(true, 30, 1050));
     }
 
     #[test]
