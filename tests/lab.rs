@@ -2,7 +2,7 @@
 //!
 //! Needs root or user namespaces. Bounds are generous: a busy machine must not fail a test; `garpike chaos run` gives
 //! the distributions.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic on bad fixtures")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
 
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! How the announcer follows interfaces that come, go, change and flap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::sync::mpsc;
@@ -245,7 +245,7 @@ impl Announcer {
 
 fn owned(ips: impl IntoIterator<Item = std::net::IpAddr>) -> Duties {
     let owned = ips.into_iter().map(|ip| (ServiceIp::new(ip).unwrap(), Selection::All));
-    Duties { owned: owned.collect(), stood_in: BTreeMap::new(), members: BTreeSet::new() }
+    Duties { owned: owned.collect(), ..Duties::default() }
 }
 
 /// Whether the host has sent such a message about the service IP since this was asked last.

@@ -107,7 +107,7 @@ fn lint() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // Not among all targets, because they are run by name.
-    cargo(&["clippy", "--test", "kernel", "--", "-D", "warnings"])?;
+    cargo(&["clippy", "--test", "kernel", "--test", "lab", "--", "-D", "warnings"])?;
     cargo_with(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     for core in ["garpike-membership", "garpike-announcer"] {
         cargo(&["check", "--package", core, "--no-default-features"])?;

@@ -109,7 +109,7 @@ fn the_table_in_the_documents_is_what_the_code_does() {
             watch
         }),
     ];
-    let inputs: [(&str, fn(&mut Watch)); 9] = [
+    let inputs: [(&str, fn(&mut Watch)); 11] = [
         ("speaker heard", |watch| {
             let _ = watch.speaker_heard(&timing(), start());
         }),
@@ -117,6 +117,8 @@ fn the_table_in_the_documents_is_what_the_code_does() {
             let _ = watch.host_answered(&timing(), start());
         }),
         ("another votes", |watch| watch.hurry(Light::Lit, &timing(), start() + timing().suspicious)),
+        ("another finds the host dead", |watch| watch.contradict(Light::Lit, &timing(), start() + SECOND)),
+        ("a datagram comes back", |watch| watch.doubt(Light::Lit, start())),
         ("speaker known to be gone", |watch| watch.set_presence(Presence::Away, start())),
         ("speaker known to be back", |watch| watch.set_presence(Presence::Here, start())),
         ("a member heard after the dark", |watch| {
