@@ -110,19 +110,7 @@ fn owner(addresses: u32) -> Announcer {
 
 fn announcer() -> Announcer {
     let mut announcer = Announcer::new(Config::default());
-    let link = Link {
-        name: eth0(),
-        mac: Some(mac(2)),
-        up: true,
-        carrier: true,
-        carrier_ups: 1,
-        loopback: false,
-        no_arp: false,
-        point_to_point: false,
-        master: None,
-        nets: vec!["192.168.8.12/22".parse().unwrap(), "fe80::2/64".parse().unwrap()],
-        mtu: 1500,
-    };
+    let link = Link::ethernet(eth0(), mac(2), vec!["192.168.8.12/22".parse().unwrap(), "fe80::2/64".parse().unwrap()]);
     announcer.handle_links(LinkSet { links: BTreeMap::from([(ETH0, link)]) }, now());
     announcer
 }

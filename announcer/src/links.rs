@@ -46,6 +46,23 @@ pub struct Link {
 }
 
 impl Link {
+    /// An Ethernet interface that is up and has its carrier.
+    pub fn ethernet(name: InterfaceName, mac: MacAddr, nets: Vec<IpNet>) -> Self {
+        Self {
+            name,
+            mac: Some(mac),
+            up: true,
+            carrier: true,
+            carrier_ups: 1,
+            loopback: false,
+            no_arp: false,
+            point_to_point: false,
+            master: None,
+            nets,
+            mtu: 1500,
+        }
+    }
+
     /// Its first IPv6 link-local address.
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         self.ipv6().find(Ipv6Addr::is_unicast_link_local)
@@ -130,7 +147,7 @@ mod tests {
 
     #[test]
     fn each_obstacle_is_named() {
-        let good = || Link { mac: Some(MacAddr([2, 0, 0, 0, 0, 1])), up: true, carrier: true, ..link("eth0") };
+        let good = || link("eth0");
         let master = Some(IfIndex(9));
         let table = [
             (good(), None),
@@ -163,18 +180,6 @@ mod tests {
     }
 
     fn link(text: &str) -> Link {
-        Link {
-            name: name(text),
-            mac: None,
-            up: false,
-            carrier: false,
-            carrier_ups: 0,
-            loopback: false,
-            no_arp: false,
-            point_to_point: false,
-            master: None,
-            nets: Vec::new(),
-            mtu: 1500,
-        }
+        Link::ethernet(name(text), MacAddr([2, 0, 0, 0, 0, 1]), Vec::new())
     }
 }

@@ -76,18 +76,6 @@ mod tests {
     }
 
     fn link() -> Link {
-        Link {
-            name: "eth0".parse().unwrap(),
-            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
-            up: true,
-            carrier: true,
-            carrier_ups: 1,
-            loopback: false,
-            no_arp: false,
-            point_to_point: false,
-            master: None,
-            nets: Vec::new(),
-            mtu: 1500,
-        }
+        Link::ethernet("eth0".parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 1]), Vec::new())
     }
 }

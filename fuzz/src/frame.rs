@@ -176,19 +176,11 @@ fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn links() -> LinkSet {
-    let link = Link {
-        name: "eth0".parse().expect("is an interface name"),
-        mac: Some(MAC),
-        up: true,
-        carrier: true,
-        carrier_ups: 1,
-        loopback: false,
-        no_arp: false,
-        point_to_point: false,
-        master: None,
-        nets: ["192.168.8.11/22", "fe80::1/64"].map(|net| net.parse().expect("is a prefix")).to_vec(),
-        mtu: 1500,
-    };
+    let link = Link::ethernet(
+        "eth0".parse().expect("is an interface name"),
+        MAC,
+        ["192.168.8.11/22", "fe80::1/64"].map(|net| net.parse().expect("is a prefix")).to_vec(),
+    );
     LinkSet { links: BTreeMap::from([(ETH0, link)]) }
 }
 

@@ -48,19 +48,11 @@ fn tshark(inside: &Init) -> Verdict {
 /// Whatever a node sends that gains an IPv4 and an IPv6 address, and is asked for both.
 fn announcements_and_answers() -> Vec<Vec<u8>> {
     let (mut announcer, start) = (Announcer::new(Config::default()), now());
-    let link = Link {
-        name: "eth0".parse().unwrap(),
-        mac: Some(MAC),
-        up: true,
-        carrier: true,
-        carrier_ups: 1,
-        loopback: false,
-        no_arp: false,
-        point_to_point: false,
-        master: None,
-        nets: ["192.168.8.12/22", "fe80::12/64"].map(|net| net.parse().unwrap()).to_vec(),
-        mtu: 1500,
-    };
+    let link = Link::ethernet(
+        "eth0".parse().unwrap(),
+        MAC,
+        ["192.168.8.12/22", "fe80::12/64"].map(|net| net.parse().unwrap()).to_vec(),
+    );
     announcer.handle_links(LinkSet { links: BTreeMap::from([(ETH0, link)]) }, start);
     let owned = [SERVICE_IP.into(), service_ip6(1).into()]
         .map(|ip: std::net::IpAddr| (ip.to_string().parse().unwrap(), Selection::All));

@@ -829,19 +829,11 @@ fn start() -> Instant {
 }
 
 fn eth0() -> Link {
-    Link {
-        name: "eth0".parse().unwrap(),
-        mac: Some(MAC0),
-        up: true,
-        carrier: true,
-        carrier_ups: 1,
-        loopback: false,
-        no_arp: false,
-        point_to_point: false,
-        master: None,
-        nets: vec!["192.168.8.11/22".parse().unwrap(), "fe80::10/64".parse().unwrap()],
-        mtu: 1500,
-    }
+    Link::ethernet(
+        "eth0".parse().unwrap(),
+        MAC0,
+        vec!["192.168.8.11/22".parse().unwrap(), "fe80::10/64".parse().unwrap()],
+    )
 }
 
 fn owned(ips: &[&str]) -> BTreeMap<ServiceIp, Selection<InterfaceName>> {

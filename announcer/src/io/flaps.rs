@@ -192,19 +192,8 @@ mod tests {
     }
 
     fn link(carrier: bool, carrier_ups: u32) -> Link {
-        Link {
-            name: "eth0".parse().unwrap(),
-            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
-            up: true,
-            carrier,
-            carrier_ups,
-            loopback: false,
-            no_arp: false,
-            point_to_point: false,
-            master: None,
-            nets: Vec::new(),
-            mtu: 1500,
-        }
+        let link = Link::ethernet("eth0".parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 1]), Vec::new());
+        Link { carrier, carrier_ups, ..link }
     }
 
     #[expect(clippy::disallowed_methods, reason = "virtual time needs one real instant to start from")]

@@ -319,19 +319,7 @@ mod tests {
     const GOOD: LinkFlags = LinkFlags::Up.union(LinkFlags::LowerUp).union(LinkFlags::Running);
 
     fn eth0() -> LinkSet {
-        let link = Link {
-            name: "eth0".parse().unwrap(),
-            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
-            up: true,
-            carrier: true,
-            carrier_ups: 1,
-            loopback: false,
-            no_arp: false,
-            point_to_point: false,
-            master: None,
-            nets: Vec::new(),
-            mtu: 1500,
-        };
+        let link = Link::ethernet("eth0".parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 1]), Vec::new());
         LinkSet { links: BTreeMap::from([(ETH0, link)]) }
     }
 }

@@ -314,19 +314,11 @@ impl HostAddress {
         let IpAddr::V4(ip) = self.gossip().ip() else { return LinkSet::default() };
         let [_, _, high, low] = ip.octets();
         let low = u16::from_be_bytes([high, low]);
-        let link = Link {
-            name: ethernet(),
-            mac: Some(self.mac()),
-            up: true,
-            carrier: true,
-            carrier_ups: 1,
-            loopback: false,
-            no_arp: false,
-            point_to_point: false,
-            master: None,
-            nets: vec![self.net(), format!("fe80::{low:x}/64").parse().expect("is a prefix")],
-            mtu: 1500,
-        };
+        let link = Link::ethernet(
+            ethernet(),
+            self.mac(),
+            vec![self.net(), format!("fe80::{low:x}/64").parse().expect("is a prefix")],
+        );
         LinkSet { links: BTreeMap::from([(ETH0, link)]) }
     }
 }
