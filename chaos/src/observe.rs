@@ -102,26 +102,7 @@ pub(crate) fn observe(
     let (before, since) = (fleet.usage(), now());
     let Happened { at: injected, resumed, wanted } = script.inject(fleet, &mut rng)?;
     watch(&probes, AFTER, live);
-    let patience = match scenario {
-        Scenario::UplinkDown => TOLD_AGAIN_WITHIN,
-        Scenario::Rest
-        | Scenario::Crash
-        | Scenario::LinkDown
-        | Scenario::LinkFlap
-        | Scenario::Kill
-        | Scenario::Term
-        | Scenario::Freeze
-        | Scenario::Rolling
-        | Scenario::TermAll
-        | Scenario::KillThenCrash
-        | Scenario::TermThenCrash
-        | Scenario::Partition
-        | Scenario::Heal
-        | Scenario::Drain
-        | Scenario::Undrain
-        | Scenario::Move
-        | Scenario::Conflict => RECOVERS_WITHIN,
-    };
+    let patience = if scenario == Scenario::UplinkDown { TOLD_AGAIN_WITHIN } else { RECOVERS_WITHIN };
     for probe in probes.values() {
         probe.wait_for_answer(patience);
     }

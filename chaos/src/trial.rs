@@ -89,26 +89,7 @@ fn one_trial(fleet: &mut Fleet<'_>, plan: Plan, seed: u64, settled: &mut Settled
     let mut findings = judge::judge(fleet, &observation, scenario, &settled.owners)?;
     let trial = measure(fleet, &observation, scenario, seed);
     scenario.undo(fleet, &observation.victim)?;
-    let settling = match scenario {
-        Scenario::Heal => SETTLING_AFTER_HEAL,
-        Scenario::Rest
-        | Scenario::Crash
-        | Scenario::LinkDown
-        | Scenario::LinkFlap
-        | Scenario::Kill
-        | Scenario::Term
-        | Scenario::Freeze
-        | Scenario::Rolling
-        | Scenario::TermAll
-        | Scenario::KillThenCrash
-        | Scenario::TermThenCrash
-        | Scenario::Partition
-        | Scenario::Drain
-        | Scenario::Undrain
-        | Scenario::Move
-        | Scenario::UplinkDown
-        | Scenario::Conflict => SETTLING,
-    };
+    let settling = if scenario == Scenario::Heal { SETTLING_AFTER_HEAL } else { SETTLING };
     let mut after = settle(fleet, settling)?;
     findings.extend(judge::judge_owners(scenario, &observation.victim, &settled.owners, &after.owners));
     findings.append(&mut after.disputes);

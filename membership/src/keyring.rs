@@ -258,4 +258,4 @@ impl Standing {
 const EXPIRES_AFTER: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -342,15 +342,15 @@ fn tell(ring: &mut Keyring, members: &[&str], now: Instant) -> IdsChanged {
 }
 
 /// A key for each letter.
-fn keys(letters: &str) -> Vec<Key> {
+pub(crate) fn keys(letters: &str) -> Vec<Key> {
     letters.chars().map(key).collect()
 }
 
-fn ids(letters: &str) -> Vec<KeyId> {
+pub(crate) fn ids(letters: &str) -> Vec<KeyId> {
     letters.chars().map(|letter| key(letter).id()).collect()
 }
 
-fn key(letter: char) -> Key {
+pub(crate) fn key(letter: char) -> Key {
     Key::derive(&SecretKey::parse(letter.to_string().as_bytes()).unwrap(), "garpike")
 }
 

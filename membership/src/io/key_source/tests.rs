@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::keyring::tests::{ids, key, keys};
 
 #[test]
 fn a_directory_as_kubernetes_mounts_it_is_followed_through_its_swaps() {
@@ -344,18 +345,6 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
 /// A source without faults that holds a key for each letter.
 fn good(letters: &str) -> SourcedKeys {
     SourcedKeys { keys: keys(letters), complaints: Vec::new() }
-}
-
-fn keys(letters: &str) -> Vec<Key> {
-    letters.chars().map(key).collect()
-}
-
-fn ids(letters: &str) -> Vec<KeyId> {
-    letters.chars().map(|letter| key(letter).id()).collect()
-}
-
-fn key(letter: char) -> Key {
-    Key::derive(&SecretKey::parse(letter.to_string().as_bytes()).unwrap(), "garpike")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the times of files are those of the system")]
