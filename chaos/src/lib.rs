@@ -5,6 +5,7 @@
 pub mod demo;
 pub mod fleet;
 mod judge;
+pub mod kube;
 pub mod lab;
 pub mod load;
 mod measure;
@@ -15,4 +16,5 @@ pub mod scenario;
 mod script;
 pub mod sim;
 mod target;
+pub mod tools;
 pub mod trial;

@@ -24,7 +24,7 @@ impl Asked {
     pub fn waits(&self, window: RangeInclusive<Instant>) -> Vec<Option<Duration>> {
         let (start, end) = window.into_inner();
         let last = end.checked_sub(ON_THE_WAY).unwrap_or(end);
-        let asked = self.questions.iter().filter(|at| (start..=last).contains(at));
+        let asked = self.questions.iter().filter(|at| start <= **at && **at <= last);
         let wait = |question: &Instant| {
             let next = self.answers.partition_point(|(at, _)| at < question);
             let (at, _) = self.answers.get(next).filter(|(at, _)| *at <= end)?;

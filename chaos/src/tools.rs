@@ -1,0 +1,231 @@
+//! Programs of others that judge ours: a real Kubernetes, built from the Go module proxy and kept by version.
+//!
+//! Each Go module under `tools/` pins one project with all its dependencies. Its programs are built into the user's cache
+//! directory, once for each version; nothing is installed, and no right is needed.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use thiserror::Error;
+
+/// A program that the lab starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// The database of the API server.
+    Etcd,
+    /// The API server.
+    KubeApiserver,
+    /// The client that people use.
+    Kubectl,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl];
+
+    /// Where it is.
+    ///
+    /// # Errors
+    ///
+    /// When it has not been built: the error names the command that does.
+    pub fn path(self) -> Result<PathBuf, ToolError> {
+        let path = self.module().directory()?.join(self.name());
+        if path.is_file() { Ok(path) } else { Err(ToolError::Missing { program: self }) }
+    }
+
+    /// Its name, which is also its file's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Kubectl => "kubectl",
+        }
+    }
+
+    fn module(self) -> &'static Module {
+        match self {
+            Self::Etcd => &ETCD,
+            Self::KubeApiserver | Self::Kubectl => &KUBERNETES,
+        }
+    }
+
+    /// The Go package that it is built from.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Etcd => "go.etcd.io/etcd/server/v3",
+            Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
+            Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Builds what is missing; `progress` hears of each program before its build begins.
+///
+/// # Errors
+///
+/// When there is no Go, the proxy cannot be reached, or the cache cannot be written.
+pub fn build_missing(mut progress: impl FnMut(Program)) -> Result<(), ToolError> {
+    for program in Program::ALL {
+        match program.path() {
+            Ok(_) => {}
+            Err(ToolError::Missing { program }) => {
+                progress(program);
+                build(program)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Why a program is not there.
+#[derive(Debug, Error)]
+pub enum ToolError {
+    /// It was never built.
+    #[error("{program} is not built; `cargo xtask setup kubernetes` builds it (needs Go, takes some minutes once)")]
+    Missing {
+        /// The program.
+        program: Program,
+    },
+    /// There is no place for it.
+    #[error("neither XDG_CACHE_HOME nor HOME is set: there is no directory to keep built programs in")]
+    NoCache,
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// There is no Go.
+    #[error("cannot run `go`, which builds {program}; install Go 1.26 or newer")]
+    Go {
+        /// The program.
+        program: Program,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The build failed; the compiler has said why.
+    #[error("building {program} failed: {status}")]
+    Build {
+        /// The program.
+        program: Program,
+        /// How Go ended.
+        status: ExitStatus,
+    },
+}
+
+/// A Go module that pins one project.
+struct Module {
+    name: &'static str,
+    /// The dependency whose version is the module's.
+    project: &'static str,
+    go_mod: &'static str,
+    go_sum: &'static str,
+}
+
+impl Module {
+    /// Where the programs of this version are kept.
+    fn directory(&self) -> Result<PathBuf, ToolError> {
+        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+        let cache = cache.ok_or(ToolError::NoCache)?;
+        Ok(cache.join("garpike").join("tools").join(format!("{}-{}", self.name, self.version())))
+    }
+
+    /// The version of the project, such as `v1.34.4`.
+    fn version(&self) -> &'static str {
+        let required = self.go_mod.lines().map(|line| line.trim().trim_start_matches("require "));
+        let mut versions = required.filter_map(|line| line.strip_prefix(self.project)?.strip_prefix(' '));
+        versions.find_map(|rest| rest.split_whitespace().next()).expect("the module requires its project")
+    }
+
+    /// What the programs are to say when they are asked for their version: a module's build does not know it.
+    fn linker_flags(&self) -> String {
+        let version = self.version();
+        let mut numbers = version.trim_start_matches('v').split('.');
+        let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        let fields = [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")];
+        let mut flags = "-s -w".to_owned();
+        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+            for (field, value) in fields {
+                flags.push_str(&format!(" -X {package}.{field}={value}"));
+            }
+        }
+        flags
+    }
+}
+
+/// Builds beside the place where the program is kept and moves it there whole.
+fn build(program: Program) -> Result<(), ToolError> {
+    let module = program.module();
+    let directory = module.directory()?;
+    let sources = directory.join("module");
+    let write = |path: &Path, written: io::Result<()>| {
+        written.map_err(|source| ToolError::Write { path: path.to_owned(), source })
+    };
+    write(&sources, fs::create_dir_all(&sources))?;
+    for (name, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
+        let path = sources.join(name);
+        write(&path, fs::write(&path, text))?;
+    }
+    let unfinished = directory.join(format!("{program}.{}", std::process::id()));
+    let status = Command::new("go")
+        .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &module.linker_flags(), "-o"])
+        .arg(&unfinished)
+        .arg(program.package())
+        .current_dir(&sources)
+        .env("CGO_ENABLED", "0")
+        .status()
+        .map_err(|source| ToolError::Go { program, source })?;
+    if !status.success() {
+        return Err(ToolError::Build { program, status });
+    }
+    let path = directory.join(program.name());
+    write(&path, fs::rename(&unfinished, &path))
+}
+
+/// Not 3.4, on which a watch without resourceVersion hangs.
+const ETCD: Module = Module {
+    name: "etcd",
+    project: "go.etcd.io/etcd/server/v3",
+    go_mod: include_str!("../../tools/etcd/go.mod"),
+    go_sum: include_str!("../../tools/etcd/go.sum"),
+};
+const KUBERNETES: Module = Module {
+    name: "kubernetes",
+    project: "k8s.io/kubernetes",
+    go_mod: include_str!("../../tools/kubernetes/go.mod"),
+    go_sum: include_str!("../../tools/kubernetes/go.sum"),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_kept_by_the_version_of_their_project() {
+        for (module, version) in [(&ETCD, "v3.6."), (&KUBERNETES, "v1.34.")] {
+            assert!(module.version().starts_with(version), "{} {}", module.name, module.version());
+        }
+    }
+
+    #[test]
+    fn every_program_is_a_tool_of_its_module() {
+        for program in Program::ALL {
+            let tools = program.module().go_mod;
+            assert!(tools.contains(program.package()), "{program}");
+        }
+    }
+}
