@@ -10,12 +10,15 @@ use crate::overrides::Target;
 
 /// Moves all addresses of a node to other nodes, and keeps them there until `undrain`
 ///
-/// Without Kubernetes: writes DIR/garpike-overrides.yaml; the files that people wrote are never changed. The new owners
+/// In a cluster: annotates the Node. Without Kubernetes (--manifests): writes DIR/garpike-overrides.yaml; the files
+/// that people wrote are never changed. The new owners
 /// announce first, the node serves on until then: no connection is lost. Exit status 1, and nothing written, if an
 /// address would be left without a node that answers for it.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  garpike drain node-a --manifests /etc/garpike --wait 10s\n  \
-                        garpike drain node-a --manifests /etc/garpike -o json")]
+#[command(
+    after_help = "Examples:\n  garpike drain node-a --wait 10s\n  garpike drain node-a --manifests /etc/garpike --wait 10s\n  \
+                        garpike drain node-a --manifests /etc/garpike -o json"
+)]
 pub(crate) struct Drain {
     /// The node
     #[arg(value_name = "NODE")]

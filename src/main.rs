@@ -3,16 +3,21 @@
 //! Parses, dispatches, prints. What a subcommand does is in the crates of the workspace.
 
 mod allocate;
+mod backup;
 #[cfg(feature = "lab")]
 mod chaos;
+mod cluster;
+mod completions;
 mod convert;
 mod drain;
+mod explain;
 mod keys;
 mod move_;
 mod overrides;
 mod owners;
 mod speaker;
 mod state;
+mod status;
 
 use std::process::ExitCode;
 
@@ -33,10 +38,14 @@ enum Command {
     Allocate(allocate::Args),
     Convert(convert::Args),
     Owners(owners::Args),
+    Status(status::Args),
+    Explain(explain::Args),
     Drain(drain::Drain),
     Undrain(drain::Undrain),
     Move(move_::Args),
     Keys(keys::Args),
+    Backup(backup::Args),
+    Completions(completions::Args),
     #[cfg(feature = "lab")]
     Demo(garpike_chaos::demo::Args),
     #[cfg(feature = "lab")]
@@ -51,10 +60,14 @@ fn main() -> ExitCode {
         Command::Allocate(args) => allocate::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Owners(args) => owners::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Drain(args) => drain::drain(&args),
         Command::Undrain(args) => drain::undrain(&args),
         Command::Move(args) => move_::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
         #[cfg(feature = "lab")]
         Command::Demo(args) => garpike_chaos::demo::run(&args),
         #[cfg(feature = "lab")]

@@ -17,7 +17,7 @@ use crate::overrides::{Target, duration, now};
 /// node cannot answer for the address. Some switches freeze an address that moves five times within three minutes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  garpike move 192.168.10.0 node-b --manifests /etc/garpike --for 2h --wait 10s\n  \
+    after_help = "Examples:\n  garpike move 192.168.10.0 node-b --for 2h\n  garpike move 192.168.10.0 node-b --manifests /etc/garpike --for 2h --wait 10s\n  \
                         garpike move 192.168.10.0 --end --manifests /etc/garpike"
 )]
 pub(crate) struct Args {

@@ -1,37 +1,33 @@
 //! What `drain`, `undrain` and `move` have in common: where they look, what they tell, and how they wait.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
-use garpike_controller::overrides::{Facts, Refusal, Report, Request, carry_out};
+use garpike_controller::overrides::{Facts, Place, Refusal, Report, Request, carry_out, carry_out_in_cluster};
 use garpike_controller::status_file::Written;
 use garpike_controller_api::{Scope, Severity};
-use garpike_election::{Change, Member, Members, NodeName, NodeState, Selection, ServiceIp};
-use garpike_speaker::state::{MemberState, MoveState};
-use serde::Deserialize;
+use garpike_election::{Change, NodeName, NodeState};
 use serde_json::{Value, json};
 
-use crate::state::{STATE_URL, fetch};
+use crate::state::{Seen, Where};
 
 /// Where a request goes, and what becomes of the answer.
 #[derive(clap::Args)]
 pub(crate) struct Target {
-    /// Directory of YAML files that the speakers read
-    #[arg(long, env = "GARPIKE_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
-    /// Where the speaker of this host shows who lives; without one, the files alone are judged by
-    #[arg(long, value_name = "URL", default_value = STATE_URL)]
-    state_url: String,
+    /// Directory of YAML files that the speakers read, for hosts without Kubernetes [default: the cluster of the kubeconfig]
+    #[arg(long, env = "GARPIKE_MANIFESTS", value_name = "DIR", conflicts_with = "kubeconfig")]
+    manifests: Option<PathBuf>,
+    #[command(flatten)]
+    at: Where,
     /// The loadBalancerClass of the Services, as the speakers have it [default: those without a class]
     #[arg(long, env = "GARPIKE_LB_CLASS", value_name = "CLASS", default_value = "")]
     lb_class: String,
-    /// Wait until the speaker of this host shows that it is done, and fail if that takes longer
+    /// Wait until a speaker shows that it is done, and fail if that takes longer
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
     /// How to print
@@ -43,17 +39,8 @@ pub(crate) struct Target {
 enum Output {
     /// Lines for people
     Text,
-    /// {"done", "judged_by", "file", "written", "addresses", "services", "changes", "refusals"}
+    /// {"done", "judged_by", "place", "written", "addresses", "services", "changes", "refusals"}
     Json,
-}
-
-/// The part of a speaker's state that matters here.
-#[derive(Deserialize)]
-struct Seen {
-    node: NodeName,
-    members: Vec<MemberState>,
-    owners: BTreeMap<ServiceIp, Option<NodeName>>,
-    moves: Vec<MoveState>,
 }
 
 impl Target {
@@ -61,13 +48,18 @@ impl Target {
     pub(crate) fn carry_out(&self, request: &Request) -> Result<ExitCode> {
         let seen = self.look()?;
         if let (Some(_), None) = (self.wait, &seen) {
-            bail!("--wait: no speaker answers at {}; start it, or leave --wait out", self.state_url);
+            bail!("--wait: no speaker answers; start one, or leave --wait out");
         }
         let class = Some(self.lb_class.clone()).filter(|class| !class.is_empty());
         let scope = Scope { load_balancer_class: class, ..Scope::default() };
         let members = seen.as_ref().map(Seen::members).transpose()?;
         let facts = Facts { scope: &scope, members: members.as_ref(), now: now() };
-        let report = carry_out(&self.manifests, request, facts)?;
+        let report = match &self.manifests {
+            Some(dir) => carry_out(dir, request, facts)?,
+            None => self.at.in_cluster(async |cluster| {
+                Ok(carry_out_in_cluster(&cluster.client, &cluster.namespace, request, facts).await?)
+            })?,
+        };
         match self.output {
             Output::Text => self.tell(request, &report, seen.as_ref())?,
             Output::Json => writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&as_json(&report))?)?,
@@ -81,15 +73,13 @@ impl Target {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What the speaker of this host sees; `None` when there is none.
+    /// What a speaker sees; `None` when there is none.
     fn look(&self) -> Result<Option<Seen>> {
-        let url = &self.state_url;
-        match fetch(url) {
-            Ok(state) => Ok(Some(serde_json::from_value(state).with_context(|| {
-                format!("--state-url: what {url} shows is not the state of a speaker of this version")
-            })?)),
+        let state = if self.manifests.is_some() { self.at.state_of_this_host() } else { self.at.state() };
+        match state {
+            Ok(state) => Ok(Some(Seen::parse(state)?)),
             Err(error) if error.is::<io::Error>() => Ok(None),
-            Err(error) => Err(error.context(format!("--state-url: no state from {url}"))),
+            Err(error) => Err(error),
         }
     }
 
@@ -97,8 +87,7 @@ impl Target {
         let mut out = io::stdout().lock();
         let mut err = io::stderr().lock();
         if seen.is_none() {
-            let url = &self.state_url;
-            writeln!(err, "note: no speaker answers at {url}: judged by the files alone, not by who lives")?;
+            writeln!(err, "note: no speaker answers: judged by what is written alone, not by who lives")?;
         }
         for problem in report.problems.iter().filter(|problem| problem.severity > Severity::Note) {
             writeln!(err, "{}: {problem}", problem.severity.as_str())?;
@@ -110,9 +99,9 @@ impl Target {
             writeln!(err, "refused: nothing was written")?;
             return Ok(());
         }
-        let file = report.file.display();
+        let place = &report.place;
         match report.written {
-            Written::Changed => writeln!(out, "wrote {file}")?,
+            Written::Changed => writeln!(out, "wrote {place}")?,
             Written::Unchanged => writeln!(out, "nothing to write: that is so already")?,
         }
         for Change { ip, from, to } in report.changes.iter().flatten() {
@@ -127,7 +116,8 @@ impl Target {
             let addresses: Vec<String> = report.addresses.iter().map(ToString::to_string).collect();
             writeln!(out, "{} stays with {} until {}", addresses.join(", "), chosen.node, chosen.time())?;
         }
-        if report.written == Written::Changed {
+        if let (Place::File(file), Written::Changed) = (place, report.written) {
+            let file = file.display();
             match request {
                 Request::Drain(node) | Request::Undrain(node) if seen.is_some_and(|seen| seen.node == *node) => {}
                 Request::Drain(node) | Request::Undrain(node) => {
@@ -147,57 +137,36 @@ impl Target {
     fn wait_until_shown(&self, request: &Request, report: &Report, wait: Duration) -> Result<()> {
         let deadline = instant() + wait;
         loop {
-            if self.look()?.is_some_and(|seen| seen.shows(request, report)) {
+            if self.look()?.is_some_and(|seen| shows(&seen, request, report)) {
                 return Ok(());
             }
             if instant() >= deadline {
-                bail!(
-                    "--wait: after {} the speaker at {} does not show it; does every host read {}?",
-                    humantime::format_duration(wait),
-                    self.state_url,
-                    report.file.display()
-                );
+                let (wait, place) = (humantime::format_duration(wait), &report.place);
+                bail!("--wait: after {wait} no speaker shows it; do all of them read {place}?");
             }
             thread::sleep(LOOK_EVERY);
         }
     }
 }
 
-impl Seen {
-    /// Who lives, as the election wants it.
-    fn members(&self) -> Result<Members> {
-        let mut nodes = BTreeMap::new();
-        for MemberState { name, state, presence, handicaps, interfaces } in &self.members {
-            let interfaces = match interfaces {
-                None => Selection::All,
-                Some(names) => Selection::Only(names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?),
-            };
-            let (presence, handicaps) = (*presence, handicaps.clone());
-            nodes.insert(name.clone(), Member { presence, handicaps, ..Member::new(*state, interfaces) });
+/// Whether what was asked for has come about.
+fn shows(seen: &Seen, request: &Request, report: &Report) -> bool {
+    let state = |node: &NodeName| seen.members.iter().find(|member| member.name == *node).map(|member| member.state);
+    match request {
+        Request::Drain(node) => {
+            let owns = seen.owners.values().any(|owner| owner.as_ref() == Some(node));
+            !owns && state(node).is_none_or(|state| state == NodeState::Draining)
         }
-        Ok(Members { local: self.node.clone(), nodes })
-    }
-
-    /// Whether what was asked for has come about.
-    fn shows(&self, request: &Request, report: &Report) -> bool {
-        let state =
-            |node: &NodeName| self.members.iter().find(|member| member.name == *node).map(|member| member.state);
-        match request {
-            Request::Drain(node) => {
-                let owns = self.owners.values().any(|owner| owner.as_ref() == Some(node));
-                !owns && state(node).is_none_or(|state| state == NodeState::Draining)
-            }
-            Request::Undrain(node) => state(node) != Some(NodeState::Draining),
-            Request::Move { chosen, .. } => {
-                report.addresses.iter().all(|ip| self.owners.get(ip) == Some(&Some(chosen.node.clone())))
-            }
-            Request::EndMove(ip) => !self.moves.iter().any(|moved| moved.addresses.contains(ip)),
+        Request::Undrain(node) => state(node) != Some(NodeState::Draining),
+        Request::Move { chosen, .. } => {
+            report.addresses.iter().all(|ip| seen.owners.get(ip) == Some(&Some(chosen.node.clone())))
         }
+        Request::EndMove(ip) => !seen.moves.iter().any(|moved| moved.addresses.contains(ip)),
     }
 }
 
 fn as_json(report: &Report) -> Value {
-    let Report { refusals, changes, addresses, services, problems: _, file, written } = report;
+    let Report { refusals, changes, addresses, services, problems: _, place, written } = report;
     let refusal = |Refusal { ip, services, reason, mend }: &Refusal| {
         let services: Vec<String> = services.iter().map(ToString::to_string).collect();
         json!({ "ip": ip, "services": services, "reason": reason, "mend": mend })
@@ -206,7 +175,7 @@ fn as_json(report: &Report) -> Value {
     json!({
         "done": refusals.is_empty(),
         "judged_by": if changes.is_some() { "speaker" } else { "files" },
-        "file": file,
+        "place": place.to_string(),
         "written": *written == Written::Changed,
         "addresses": addresses,
         "services": services.iter().map(ToString::to_string).collect::<Vec<_>>(),

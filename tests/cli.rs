@@ -338,7 +338,7 @@ fn a_drain_that_does_not_come_about_in_time_fails() {
     let output = with_speaker(&[&state, &state], &arguments);
 
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("does every host read"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("do all of them read"), "{}", stderr(&output));
     assert!(stdout(&output).contains("n2 obeys its own files"), "{}", stdout(&output));
 }
 
@@ -381,6 +381,27 @@ fn move_names_the_time_at_which_the_address_goes_back() {
 }
 
 #[test]
+fn status_and_explain_say_who_owns_what() {
+    let state = seen(&[("n1", "ready"), ("n2", "ready")], "n1");
+
+    let status = with_speaker(&[&state], &["status"]);
+    let explained = with_speaker(&[&state], &["explain", "default/a"]);
+    let unknown = with_speaker(&[&state], &["explain", "10.9.9.9"]);
+
+    assert_eq!(status.status.code(), Some(0), "{}", stderr(&status));
+    let told = stdout(&status);
+    assert!(told.contains("NODE  STATE  SPEAKER  OWNS  HANDICAPS\nn1    ready  here     2     -\n"), "{told}");
+    assert!(told.contains("10.0.0.3  default/a  n1     -         -\n"), "{told}");
+    let told = stdout(&explained);
+    assert!(
+        told.contains("10.0.0.3 belongs to Service default/a\n  n1: owns it, ready\n  n2: may not own it, ready\n"),
+        "{told}"
+    );
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("no Service holds 10.9.9.9"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn without_a_speaker_a_drain_says_that_the_files_alone_judge() {
     let directory = two_services();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -391,7 +412,7 @@ fn without_a_speaker_a_drain_says_that_the_files_alone_judge() {
     let waiting = garpike(&[&["drain", "n2", "--wait", "1s"][..], &arguments].concat());
 
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stderr(&output).contains("judged by the files alone"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("judged by what is written alone"), "{}", stderr(&output));
     assert!(stdout(&output).contains("n1 obeys its own files"), "{}", stdout(&output));
     assert_eq!(waiting.status.code(), Some(1));
     assert!(stderr(&waiting).contains("--wait: no speaker answers"), "{}", stderr(&waiting));
@@ -438,7 +459,12 @@ fn seen(members: &[(&str, &str)], owner: &str) -> String {
     };
     let members: Vec<_> = members.iter().map(member).collect();
     let owners = serde_json::json!({ "10.0.0.3": owner, "10.0.0.5": owner });
-    serde_json::json!({ "node": "n1", "members": members, "owners": owners, "moves": [] }).to_string()
+    let address = serde_json::json!({ "services": ["default/a"], "candidates": [owner], "stand_in": null, "unowned": null, "mend": null });
+    let addresses = serde_json::json!({ "10.0.0.3": address });
+    let state = serde_json::json!({
+        "node": "n1", "members": members, "owners": owners, "addresses": addresses, "moves": [], "problems": [],
+    });
+    state.to_string()
 }
 
 /// Runs `keys status` against a speaker that shows `state`.

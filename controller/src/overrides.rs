@@ -1,8 +1,10 @@
-//! `garpike drain`, `undrain` and `move` without a cluster: writes what an operator asks for beside the manifests.
+//! `garpike drain`, `undrain` and `move`: writes what an operator asks for, where the speakers read it.
 //!
-//! A request that would leave an address without a node that answers for it is refused and changes nothing. The
-//! manifests that people wrote are read and never written; the result is `garpike-overrides.yaml` beside them.
+//! A request that would leave an address without a node that answers for it is refused and changes nothing. In a cluster
+//! the result is an annotation of the Node or the Service. Without one the manifests that people wrote are read and never
+//! written; the result is `garpike-overrides.yaml` beside them.
 
+mod cluster;
 mod file;
 mod judge;
 
@@ -15,11 +17,12 @@ use std::time::SystemTime;
 
 use garpike_controller_api::config::Config;
 use garpike_controller_api::manifests::{self, OVERRIDES_FILE, ReadDirError};
-use garpike_controller_api::{ChosenOwner, Problem, Scope, Severity, desired, validate};
+use garpike_controller_api::{ChosenOwner, Objects, Problem, Scope, Severity, desired, validate};
 use garpike_election::{Change, Desired, Members, NodeName, NodeState, ServiceIp, ServiceKey, elect};
 use thiserror::Error;
 
 use crate::status_file::Written;
+pub use cluster::{ClusterError, carry_out_in_cluster};
 use file::Overrides;
 pub use file::WriteOverridesError;
 
@@ -65,10 +68,28 @@ pub struct Report {
     pub services: Vec<ServiceKey>,
     /// What is wrong with the manifests that it was judged by.
     pub problems: Vec<Problem>,
-    /// The file.
-    pub file: PathBuf,
-    /// Whether it changed; a request that was refused changes nothing.
+    /// Where it is written.
+    pub place: Place,
+    /// Whether that changed; a request that was refused changes nothing.
     pub written: Written,
+}
+
+/// Where speakers read what an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file beside the manifests.
+    File(PathBuf),
+    /// In annotations of these objects of the cluster.
+    Annotations(Vec<String>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Annotations(objects) => write!(f, "the annotations of {}", objects.join(", ")),
+        }
+    }
 }
 
 /// Why a request was refused.
@@ -128,39 +149,55 @@ pub enum CarryOutError {
 pub fn carry_out(dir: &Path, request: &Request, facts: Facts<'_>) -> Result<Report, CarryOutError> {
     // Held to the end: of two commands at a time the second one sees what the first has written.
     let _lock = lock(dir)?;
-    let (objects, mut problems) = manifests::read_dir(dir)?;
-    let (config, complaints) = validate(&objects, facts.scope);
-    problems.extend(complaints);
-    let (desired, _, complaints) = desired(&config, facts.now);
-    problems.extend(complaints);
+    let (objects, problems) = manifests::read_dir(dir)?;
+    let Judgement { refusals, changes, group, config, problems } = judge(&objects, problems, request, facts);
     let broken =
         |problem: &&Problem| problem.severity == Severity::Error && problem.file.as_deref() == Some(OVERRIDES_FILE);
     if let Some(problem) = problems.iter().find(broken) {
         return Err(CarryOutError::Broken(Box::new(problem.clone())));
     }
-    let group = request.address().map(|ip| Group::of(ip, &config, &desired)).unwrap_or_default();
-    let mut wanted = desired.clone();
+    let Group { addresses, services } = group;
     let mut overrides = Overrides::read(&objects);
     overrides.forget_the_past(&objects, facts.now);
     match request {
         Request::Drain(node) => overrides.drain(node, &config),
         Request::Undrain(node) => overrides.undrain(node, &objects),
+        Request::Move { chosen, .. } => overrides.choose(&services, chosen),
+        Request::EndMove(_) => overrides.end_choice(&services, &objects, facts.now),
+    }
+    let place = Place::File(dir.join(OVERRIDES_FILE));
+    let written = if refusals.is_empty() { overrides.write(dir)? } else { Written::Unchanged };
+    Ok(Report { refusals, changes, addresses, services, problems, place, written })
+}
+
+/// What a request would do.
+struct Judgement {
+    refusals: Vec<Refusal>,
+    changes: Option<Vec<Change>>,
+    group: Group,
+    config: Config,
+    problems: Vec<Problem>,
+}
+
+/// Judges a request by what people wrote; `problems` are those known already.
+fn judge(objects: &Objects, mut problems: Vec<Problem>, request: &Request, facts: Facts<'_>) -> Judgement {
+    let (config, complaints) = validate(objects, facts.scope);
+    problems.extend(complaints);
+    let (desired, _, complaints) = desired(&config, facts.now);
+    problems.extend(complaints);
+    let group = request.address().map(|ip| Group::of(ip, &config, &desired)).unwrap_or_default();
+    let mut wanted = desired.clone();
+    match request {
+        Request::Drain(_) | Request::Undrain(_) => {}
         Request::Move { chosen, .. } => {
-            overrides.choose(&group.services, chosen);
             wanted.moves.extend(group.addresses.iter().map(|ip| (*ip, chosen.node.clone())));
         }
-        Request::EndMove(_) => {
-            overrides.end_choice(&group.services, &objects, facts.now);
-            wanted.moves.retain(|ip, _| !group.addresses.contains(ip));
-        }
+        Request::EndMove(_) => wanted.moves.retain(|ip, _| !group.addresses.contains(ip)),
     }
     let refusals = judge::refusals(request, &config, &desired, &wanted, facts.members);
     let changes =
         facts.members.map(|members| elect(&desired, members).changes_to(&elect(&wanted, &after(request, members))));
-    let file = dir.join(OVERRIDES_FILE);
-    let written = if refusals.is_empty() { overrides.write(dir)? } else { Written::Unchanged };
-    let Group { addresses, services } = group;
-    Ok(Report { refusals, changes, addresses, services, problems, file, written })
+    Judgement { refusals, changes, group, config, problems }
 }
 
 impl Request {
