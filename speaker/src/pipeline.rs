@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use garpike_announcer::{Duties, Peer, Standing};
 use garpike_election::{
-    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState,
-    Presence, Selection, ServiceIp, Wire,
+    Assignment, Change, Desired, Elector, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Presence,
+    Selection, ServiceIp, Wire,
 };
 
 use crate::history::History;

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use garpike_controller_api::{
-    IPAddressPool, L2Advertisement, ObjectKey, Objects, ServingEndpoints, Source as Place, Sourced, service_of,
+    IPAddressPool, L2Advertisement, ObjectKey, Objects, Problem, ServingEndpoints, Source as Place, Sourced, service_of,
 };
-use garpike_kubernetes::{Trouble, Update};
+use garpike_kubernetes::{Lenient, Trouble, Update};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
@@ -55,9 +55,9 @@ pub enum Input {
     /// Of Nodes.
     Node(Update<Node>),
     /// Of IPAddressPools.
-    Pool(Update<IPAddressPool>),
+    Pool(Update<Lenient<IPAddressPool>>),
     /// Of L2Advertisements.
-    Advertisement(Update<L2Advertisement>),
+    Advertisement(Update<Lenient<L2Advertisement>>),
 }
 
 /// How a watch does.
@@ -87,6 +87,8 @@ pub struct Index {
     /// The slices of each Service.
     slices_of: BTreeMap<ObjectKey, Vec<ObjectKey>>,
     watches: BTreeMap<Kind, Watch>,
+    /// The objects that cannot be read, each with what is wrong.
+    broken: BTreeMap<(Kind, ObjectKey), String>,
 }
 
 impl Index {
@@ -95,7 +97,7 @@ impl Index {
         match input {
             Input::Service(update) => {
                 let update = self.note(Kind::Services, update);
-                apply(&mut self.objects.services, update)
+                apply(&mut self.objects.services, update.into())
             }
             Input::Slice(update) => {
                 let update = self.note(Kind::EndpointSlices, update);
@@ -103,14 +105,14 @@ impl Index {
             }
             Input::Node(update) => {
                 let update = self.note(Kind::Nodes, update);
-                apply(&mut self.objects.nodes, update)
+                apply(&mut self.objects.nodes, update.into())
             }
             Input::Pool(update) => {
-                let update = self.note(Kind::Pools, update);
+                let update = self.sift(Kind::Pools, update);
                 apply(&mut self.objects.pools, update)
             }
             Input::Advertisement(update) => {
-                let update = self.note(Kind::Advertisements, update);
+                let update = self.sift(Kind::Advertisements, update);
                 apply(&mut self.objects.advertisements, update)
             }
         }
@@ -120,6 +122,14 @@ impl Index {
     pub fn objects(&self) -> Option<&Objects> {
         let synced = |kind: &Kind| self.watches.get(kind).is_some_and(|watch| watch.synced);
         Kind::ALL.iter().all(synced).then_some(&self.objects)
+    }
+
+    /// What is wrong with objects that cannot be read.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.broken.iter().map(|((kind, key), error)| {
+            let problem = Problem::error(format!("cannot be read and has no effect: {error}"));
+            problem.of(format!("{} {key}", kind.as_str())).mend("write it as its CRD says")
+        })
     }
 
     /// How the watches do, those that have told nothing yet included.
@@ -140,6 +150,37 @@ impl Index {
             Update::Applied(_) | Update::Gone(_) => watch.trouble = None,
         }
         update
+    }
+
+    /// Keeps the objects that can be read; of the others, what is wrong.
+    fn sift<K: Resource>(&mut self, kind: Kind, update: Update<Lenient<K>>) -> Change<K> {
+        let update = self.note(kind, update);
+        if matches!(update, Update::All(_)) {
+            self.broken.retain(|(other, _), _| *other != kind);
+        }
+        let mut read = |lenient: Lenient<K>| {
+            let key = key_of(&lenient);
+            match lenient.object {
+                Ok(object) => {
+                    self.broken.remove(&(kind, key));
+                    Ok(object)
+                }
+                Err(error) => {
+                    self.broken.insert((kind, key.clone()), error);
+                    Err(key)
+                }
+            }
+        };
+        match update {
+            Update::All(all) => Change::All(all.into_iter().filter_map(|lenient| read(lenient).ok()).collect()),
+            Update::Applied(lenient) => read(lenient).map_or_else(Change::Gone, Change::Applied),
+            Update::Gone(lenient) => {
+                let key = key_of(&lenient);
+                self.broken.remove(&(kind, key.clone()));
+                Change::Gone(key)
+            }
+            Update::Trouble(_) => Change::None,
+        }
     }
 
     fn handle_slices(&mut self, update: Update<EndpointSlice>) -> News {
@@ -228,22 +269,41 @@ impl Index {
     }
 }
 
-fn apply<K: Resource + PartialEq>(known: &mut BTreeMap<ObjectKey, Sourced<K>>, update: Update<K>) -> News {
-    let changed = match update {
-        Update::All(objects) => {
+/// What becomes of a kind.
+enum Change<K> {
+    All(Vec<K>),
+    Applied(K),
+    Gone(ObjectKey),
+    None,
+}
+
+impl<K: Resource> From<Update<K>> for Change<K> {
+    fn from(update: Update<K>) -> Self {
+        match update {
+            Update::All(all) => Self::All(all),
+            Update::Applied(object) => Self::Applied(object),
+            Update::Gone(object) => Self::Gone(key_of(&object)),
+            Update::Trouble(_) => Self::None,
+        }
+    }
+}
+
+fn apply<K: Resource + PartialEq>(known: &mut BTreeMap<ObjectKey, Sourced<K>>, change: Change<K>) -> News {
+    let changed = match change {
+        Change::All(objects) => {
             let all: BTreeMap<_, _> = objects.into_iter().map(|object| (key_of(&object), sourced(object))).collect();
             let changed = *known != all;
             *known = all;
             changed
         }
-        Update::Applied(object) => {
+        Change::Applied(object) => {
             let (key, object) = (key_of(&object), sourced(object));
             let changed = known.get(&key) != Some(&object);
             known.insert(key, object);
             changed
         }
-        Update::Gone(object) => known.remove(&key_of(&object)).is_some(),
-        Update::Trouble(_) => false,
+        Change::Gone(key) => known.remove(&key).is_some(),
+        Change::None => false,
     };
     if changed { News::Yes } else { News::No }
 }
