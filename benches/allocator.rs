@@ -14,7 +14,7 @@ use garpike_controller::Allocator;
 use garpike_controller::planner::{Author, Completeness, Observed, Planner, Wish};
 use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request, Service};
 use garpike_controller_api::{Labels, Port, Sharing, SharingKey, Source};
-use garpike_election::ServiceKey;
+use garpike_election::{Endpoints, ServiceKey};
 
 fn single(c: &mut Criterion) {
     let mut group = c.benchmark_group("allocator");
@@ -147,6 +147,7 @@ fn service(number: u32, word: &str) -> Service {
             ports: [Port { protocol: "TCP".to_owned(), number: 80 }].into(),
         },
         chosen: None,
+        endpoints: Endpoints::Anywhere,
         source: Source::default(),
     }
 }

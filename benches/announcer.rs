@@ -16,8 +16,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use garpike_announcer::wire::{self, Arp, ArpOperation, Ethernet, Message, NeighborSolicitation};
 use garpike_announcer::{Announcer, Config, Filter, Link, LinkSet};
 use garpike_election::{
-    Address, Desired, IfIndex, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Placement, Selection,
-    ServiceIp, Wire, order,
+    Address, Desired, Endpoints, IfIndex, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Placement,
+    Selection, ServiceIp, Wire, order,
 };
 use garpike_speaker::Pipeline;
 
@@ -117,7 +117,12 @@ fn announcer() -> Announcer {
 
 fn desired(addresses: u32) -> Desired {
     let everywhere = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-    let address = |ip| Address { election_key: ip, services: Box::default(), placements: everywhere.clone() };
+    let address = |ip| Address {
+        election_key: ip,
+        services: Box::default(),
+        placements: everywhere.clone(),
+        endpoints: Endpoints::Anywhere,
+    };
     Desired { addresses: ips(addresses).into_iter().map(|ip| (ip, address(ip))).collect(), ..Desired::default() }
 }
 

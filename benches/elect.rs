@@ -10,7 +10,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use garpike_election::{
-    Address, Desired, Elector, Member, Members, NodeName, NodeState, Placement, Presence, Selection, ServiceIp, elect,
+    Address, Desired, Elector, Endpoints, Member, Members, NodeName, NodeState, Placement, Presence, Selection,
+    ServiceIp, elect,
 };
 
 fn death(c: &mut Criterion) {
@@ -43,7 +44,15 @@ fn desired(addresses: u32) -> Desired {
         .map(|i| {
             let [_, b, c, d] = (i + 1).to_be_bytes();
             let ip = ServiceIp::new([10, b, c, d].into()).unwrap();
-            (ip, Address { election_key: ip, services: Box::default(), placements: everywhere.clone() })
+            (
+                ip,
+                Address {
+                    election_key: ip,
+                    services: Box::default(),
+                    placements: everywhere.clone(),
+                    endpoints: Endpoints::Anywhere,
+                },
+            )
         })
         .collect();
     Desired { addresses, ..Desired::default() }

@@ -6,7 +6,7 @@ use garpike_controller_api::config::{
     Config, Families, Held, Holder, KeptFor, Pool, PoolName, Pools, Request, Service,
 };
 use garpike_controller_api::{FieldPath, Labels, Port, Sharing, SharingKey, Source};
-use garpike_election::{ServiceIp, ServiceKey};
+use garpike_election::{Endpoints, ServiceIp, ServiceKey};
 
 pub(crate) fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool {
@@ -44,6 +44,7 @@ pub(crate) fn service(name: &str) -> Service {
         families: Families::Unspecified,
         sharing: Sharing::default(),
         chosen: None,
+        endpoints: Endpoints::Anywhere,
         source: Source::default(),
     }
 }

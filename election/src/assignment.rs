@@ -36,6 +36,10 @@ pub enum Unowned {
     AllExcluded,
     /// None of the remaining members has an interface that the advertisement allows.
     NoInterface,
+    /// None of the remaining members has an endpoint of its own, as `externalTrafficPolicy: Local` demands.
+    NoLocalEndpoint,
+    /// No endpoint can serve.
+    NoEndpoint,
 }
 
 impl Unowned {
@@ -46,6 +50,10 @@ impl Unowned {
             Self::NoSelectedNode => "no living node matches an advertisement's nodeSelectors",
             Self::AllExcluded => "every selected node is excluded from load balancing",
             Self::NoInterface => "no selected node has an interface that the advertisement allows",
+            Self::NoLocalEndpoint => {
+                "externalTrafficPolicy is Local and no selected node has an endpoint that can serve"
+            }
+            Self::NoEndpoint => "its Service has no endpoint that can serve",
         }
     }
 
@@ -61,6 +69,10 @@ impl Unowned {
             Self::NoInterface => {
                 "name an interface in spec.interfaces of the L2Advertisement that a node has and that can announce"
             }
+            Self::NoLocalEndpoint => {
+                "let a pod of the Service be ready on a node that may announce, or set externalTrafficPolicy to Cluster"
+            }
+            Self::NoEndpoint => "let a pod that the Service selects become ready",
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Address {
     pub services: Box<[ServiceKey]>,
     /// The advertisements that select it. None: nobody answers.
     pub placements: Vec<Placement>,
+    /// Where what comes to the address can be served.
+    pub endpoints: Endpoints,
 }
 
 impl Address {
@@ -39,6 +41,64 @@ impl Address {
             .filter(|placement| placement.nodes.contains(node))
             .map(|placement| placement.interfaces.clone())
             .reduce(Selection::union)
+    }
+}
+
+/// The nodes that can serve what comes to an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoints {
+    /// All: there are endpoints, and whichever node takes a packet passes it on; or nothing is known of endpoints.
+    Anywhere,
+    /// None: no endpoint can serve.
+    Nowhere,
+    /// Those with endpoints of their own, as `externalTrafficPolicy: Local` demands.
+    Local(Box<LocalEndpoints>),
+}
+
+/// The nodes whose own endpoints can serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalEndpoints {
+    /// Those with one that is ready.
+    pub ready: BTreeSet<NodeName>,
+    /// Those whose endpoints all terminate and still serve.
+    pub terminating: BTreeSet<NodeName>,
+}
+
+/// How well a node can serve what comes to an address. The order is the rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backing {
+    /// As long as nothing changes.
+    Ready,
+    /// Until its endpoints have ended.
+    Terminating,
+}
+
+impl Endpoints {
+    /// How well `node` can serve; `None`: not at all.
+    pub fn on(&self, node: &NodeName) -> Option<Backing> {
+        match self {
+            Self::Anywhere => Some(Backing::Ready),
+            Self::Nowhere => None,
+            Self::Local(local) if local.ready.contains(node) => Some(Backing::Ready),
+            Self::Local(local) => local.terminating.contains(node).then_some(Backing::Terminating),
+        }
+    }
+
+    /// Where what comes for either of two Services with one owner can be served. One that nobody can serve does not
+    /// count.
+    #[must_use]
+    pub fn of_both(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nowhere, other) | (other, Self::Nowhere) | (Self::Anywhere, other) | (other, Self::Anywhere) => {
+                other
+            }
+            (Self::Local(a), Self::Local(b)) => {
+                let serving = |local: &LocalEndpoints| &local.ready | &local.terminating;
+                let ready = &a.ready & &b.ready;
+                let terminating = &(&serving(&a) & &serving(&b)) - &ready;
+                Self::Local(Box::new(LocalEndpoints { ready, terminating }))
+            }
+        }
     }
 }
 

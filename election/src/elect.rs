@@ -1,14 +1,14 @@
 //! The election: from what is desired and who is alive to who owns what.
 //!
-//! Hard rules first (advertisement, node selector, exclusion, interface), then rank: state of the node, choice of an
-//! operator, handicaps, hash.
+//! Hard rules first (advertisement, node selector, exclusion, interface, endpoints), then rank: endpoints that are ready
+//! before those that terminate, state of the node, choice of an operator, handicaps, hash.
 //! A node whose speaker is away keeps its rank while another can stand in for it.
 //! Invariant: the removal of a member changes the owner only of the addresses that it owned or stood in for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assignment::{Assignment, Elected, Unowned};
-use crate::desired::{Address, Desired, Placement, Selection};
+use crate::desired::{Address, Desired, Endpoints, Placement, Selection};
 use crate::fitness::{Fitness, Rank};
 use crate::hash::score;
 use crate::members::Members;
@@ -28,7 +28,7 @@ pub struct Elector {
     orders: BTreeMap<ServiceIp, Vec<usize>>,
 }
 
-/// The candidates for addresses with certain placements.
+/// The candidates for addresses with certain placements and endpoints.
 struct Field<'a> {
     /// What the rules say of each node of the roster.
     fitness: Vec<Fitness<'a>>,
@@ -42,13 +42,13 @@ impl Elector {
         self.cover(members);
         let keys: BTreeSet<ServiceIp> = desired.addresses.values().map(|address| address.election_key).collect();
         self.orders.retain(|key, _| keys.contains(key));
-        // Many addresses have the same placements: one look at each node serves them all.
-        let mut fields: BTreeMap<&[Placement], Field<'_>> = BTreeMap::new();
+        // Many addresses have the same placements and endpoints: one look at each node serves them all.
+        let mut fields: BTreeMap<(&[Placement], &Endpoints), Field<'_>> = BTreeMap::new();
         let numbers: BTreeMap<&NodeName, usize> =
             if desired.moves.is_empty() { BTreeMap::new() } else { self.roster.iter().zip(0..).collect() };
         // Collected, because a map that grows in order is left half empty.
         let addresses = desired.addresses.iter().map(|(ip, address)| {
-            let field = fields.entry(&address.placements);
+            let field = fields.entry((&address.placements, &address.endpoints));
             let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
             let order = self.orders.entry(address.election_key);
             let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
@@ -94,7 +94,7 @@ impl<'a> Field<'a> {
         for number in order {
             match self.fitness.get(*number) {
                 None | Some(Fitness::Dead) => {}
-                Some(Fitness::Unfit(reason)) => unowned = unowned.max(*reason),
+                Some(Fitness::Unfit(reason) | Fitness::Unbacked(reason, _)) => unowned = unowned.max(*reason),
                 Some(Fitness::Fit(candidate)) => {
                     fit.push((candidate.rank, *number));
                     best += usize::from(Some(candidate.rank) == self.best);
@@ -130,7 +130,7 @@ impl<'a> Field<'a> {
     /// The best of those who can stand in for the owner, should it be away.
     fn stand_in(&self, order: &[usize], owner: usize) -> Option<usize> {
         let owner = self.fitness.get(owner)?.candidate().filter(|owner| !owner.is_here())?;
-        let candidates = order.iter().filter_map(|number| Some((*number, self.fitness.get(*number)?.candidate()?)));
+        let candidates = order.iter().filter_map(|number| Some((*number, self.fitness.get(*number)?.deputy()?)));
         let able = candidates.filter(|(_, candidate)| candidate.covers(owner));
         // Of several equal ones the first: the hash order decides.
         able.min_by_key(|(_, candidate)| candidate.rank).map(|(number, _)| number)

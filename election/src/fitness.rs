@@ -1,11 +1,11 @@
-//! What the rules say of each node, for all addresses with the same placements.
+//! What the rules say of each node, for all addresses with the same placements and endpoints.
 //!
 //! Hard rules decide who may own them. Those who may are ordered by state and handicaps; the hash, which differs from
 //! address to address, is not looked at here. A node whose speaker is away, and for which nobody can stand in, counts as
 //! the last choice: its addresses would not be answered.
 
 use crate::assignment::Unowned;
-use crate::desired::{Address, Desired, Selection};
+use crate::desired::{Address, Backing, Desired, Endpoints, Selection};
 use crate::members::{Member, Members, NodeState, Presence};
 use crate::{InterfaceName, NodeName};
 
@@ -16,6 +16,8 @@ pub(crate) enum Fitness<'a> {
     Dead,
     /// It may not own them.
     Unfit(Unowned),
+    /// It may not own them for want of an endpoint, which somebody who stands in does not need.
+    Unbacked(Unowned, Candidate<'a>),
     /// It may.
     Fit(Candidate<'a>),
 }
@@ -34,6 +36,8 @@ pub(crate) struct Candidate<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Rank {
     cover: Cover,
+    /// Before the state: endpoints that terminate are gone within seconds.
+    backing: Backing,
     state: NodeState,
     /// What all candidates have adds the same to each: it changes no order, and so counts for none.
     handicaps: usize,
@@ -42,7 +46,7 @@ pub(crate) struct Rank {
 impl Rank {
     /// Whether it goes before `other` whatever the handicaps of both and whomever an operator chose.
     pub(crate) fn state_is_better_than(self, other: Self) -> bool {
-        (self.cover, self.state) < (other.cover, other.state)
+        (self.cover, self.backing, self.state) < (other.cover, other.backing, other.state)
     }
 }
 
@@ -61,7 +65,7 @@ impl<'a> Fitness<'a> {
         let mut all: Vec<Self> = roster.iter().map(|node| Self::of(node, address, desired, members)).collect();
         for number in 0..all.len() {
             let Some(Fitness::Fit(away)) = all.get(number) else { continue };
-            let silent = !away.is_here() && !all.iter().any(|other| other.candidate().is_some_and(|o| o.covers(away)));
+            let silent = !away.is_here() && !all.iter().any(|other| other.deputy().is_some_and(|o| o.covers(away)));
             if silent && let Some(Fitness::Fit(away)) = all.get_mut(number) {
                 away.rank.cover = Cover::Silent;
             }
@@ -80,16 +84,35 @@ impl<'a> Fitness<'a> {
         } else if !interfaces.meets(&member.interfaces) {
             Self::Unfit(Unowned::NoInterface)
         } else {
-            let rank = Rank { cover: Cover::Answered, state: member.state, handicaps: member.handicaps.len() };
-            Self::Fit(Candidate { rank, member, interfaces })
+            let backing = address.endpoints.on(node);
+            let rank = Rank {
+                cover: Cover::Answered,
+                backing: backing.unwrap_or(Backing::Ready),
+                state: member.state,
+                handicaps: member.handicaps.len(),
+            };
+            let candidate = Candidate { rank, member, interfaces };
+            match (backing, &address.endpoints) {
+                (Some(_), _) => Self::Fit(candidate),
+                (None, Endpoints::Local(_)) => Self::Unbacked(Unowned::NoLocalEndpoint, candidate),
+                (None, Endpoints::Nowhere | Endpoints::Anywhere) => Self::Unbacked(Unowned::NoEndpoint, candidate),
+            }
         }
     }
 
     /// The candidate that it is, if it may own them.
     pub(crate) fn candidate(&self) -> Option<&Candidate<'a>> {
         match self {
-            Self::Dead | Self::Unfit(_) => None,
+            Self::Dead | Self::Unfit(_) | Self::Unbacked(..) => None,
             Self::Fit(candidate) => Some(candidate),
+        }
+    }
+
+    /// What it is as one that might stand in: the kernel of the owner serves, so no endpoint is needed.
+    pub(crate) fn deputy(&self) -> Option<&Candidate<'a>> {
+        match self {
+            Self::Dead | Self::Unfit(_) => None,
+            Self::Fit(candidate) | Self::Unbacked(_, candidate) => Some(candidate),
         }
     }
 }

@@ -16,7 +16,7 @@ mod node;
 mod service;
 
 pub use assignment::{Assignment, Change, Elected, Unowned};
-pub use desired::{Address, Desired, Placement, Selection};
+pub use desired::{Address, Backing, Desired, Endpoints, LocalEndpoints, Placement, Selection};
 pub use elect::{Elector, elect};
 pub use hash::{order, score};
 pub use interface::{IfIndex, InterfaceName, InvalidInterfaceName, InvalidMac, MacAddr};

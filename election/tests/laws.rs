@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use garpike_election::{
-    Address, Desired, Elector, Handicap, InterfaceName, MacAddr, Member, Members, NodeName, NodeState, Placement,
-    Presence, Selection, ServiceIp, Unowned, Wire, elect,
+    Address, Desired, Elector, Endpoints, Handicap, InterfaceName, LocalEndpoints, MacAddr, Member, Members, NodeName,
+    NodeState, Placement, Presence, Selection, ServiceIp, Unowned, Wire, elect,
 };
 use proptest::prelude::*;
 
@@ -145,7 +145,9 @@ proptest! {
             if elected.owner() == Some(&drained) {
                 let answers = |node: &NodeName| {
                     let Member { state, presence, .. } = members.nodes[node];
-                    node != &drained && state < NodeState::Draining && presence == Presence::Here
+                    // Endpoints that terminate are no better than a node that is drained.
+                    let lasting = backing(*ip, node, &desired) <= backing(*ip, &drained, &desired);
+                    node != &drained && state < NodeState::Draining && presence == Presence::Here && lasting
                 };
                 prop_assert!(!elected.ranked.iter().any(answers), "{} stays although another may own it", ip);
             }
@@ -180,7 +182,7 @@ proptest! {
         }
         if let Some(elected) = before.addresses.get(&moved) {
             // Silent ones rank behind all that are answered for, so the best is one of the first rank.
-            let state = |node: &NodeName| members.nodes[node].state;
+            let state = |node: &NodeName| (backing(moved, node, &without), members.nodes[node].state);
             let first_rank = elected.owner().map(state);
             let here = members.nodes.get(&chosen).is_some_and(|member| member.presence == Presence::Here);
             if here && elected.ranked.contains(&chosen) && Some(state(&chosen)) == first_rank {
@@ -218,7 +220,11 @@ proptest! {
                 prop_assert!(members.nodes.contains_key(candidate));
                 prop_assert!(!desired.excluded.contains(candidate));
                 prop_assert!(desired.addresses[ip].interfaces_on(candidate).is_some());
+                prop_assert!(backing(*ip, candidate, &desired).is_some());
             }
+            let here = elected.ranked.iter().filter(|node| members.nodes[*node].presence == Presence::Here);
+            let backings: Vec<_> = here.map(|node| backing(*ip, node, &desired)).collect();
+            prop_assert!(backings.is_sorted(), "{}: who has lasting endpoints goes first: {:?}", ip, backings);
             let unique: BTreeSet<_> = elected.ranked.iter().collect();
             prop_assert_eq!(unique.len(), elected.ranked.len());
         }
@@ -230,6 +236,7 @@ proptest! {
         for address in desired.addresses.values_mut() {
             address.election_key = ip(0);
             address.placements.clone_from(&everywhere);
+            address.endpoints = Endpoints::Anywhere;
         }
         // Those who stay together are moved together.
         if let Some(chosen) = desired.moves.values().next().cloned() {
@@ -296,6 +303,51 @@ fn fewer_handicaps_go_first_and_a_better_state_before_them() {
     let assignment = elect(&desired, &Members { local: node(0), nodes });
 
     assert_eq!(assignment.addresses[&ip(1)].ranked, [node(2), node(3), node(0), node(1)]);
+}
+
+#[test]
+fn endpoints_that_terminate_serve_while_nobody_has_others() {
+    let names = |numbers: &[usize]| numbers.iter().map(|number| node(*number)).collect();
+    let owner = |lasting: &[usize], terminating: &[usize]| {
+        let local = LocalEndpoints { ready: names(lasting), terminating: names(terminating) };
+        let address = Address { endpoints: Endpoints::Local(Box::new(local)), ..address(ip(1)) };
+        let desired = Desired { addresses: BTreeMap::from([(ip(1), address)]), ..Desired::default() };
+        let nodes = (0..3).map(|i| (node(i), ready())).collect();
+        elect(&desired, &Members { local: node(0), nodes }).addresses[&ip(1)].clone()
+    };
+
+    assert_eq!(owner(&[2], &[0, 1]).owner(), Some(&node(2)));
+    assert_eq!(owner(&[], &[1]).owner(), Some(&node(1)));
+    assert_eq!(owner(&[], &[]).unowned, Some(Unowned::NoLocalEndpoint));
+}
+
+#[test]
+fn whoever_stands_in_needs_no_endpoint() {
+    let local = LocalEndpoints { ready: BTreeSet::from([node(0)]), terminating: BTreeSet::new() };
+    let address = Address { endpoints: Endpoints::Local(Box::new(local)), ..address(ip(1)) };
+    let desired = Desired { addresses: BTreeMap::from([(ip(1), address)]), ..Desired::default() };
+    let away = Member { presence: Presence::Away, ..ready() };
+    let nodes = BTreeMap::from([(node(0), away), (node(1), ready())]);
+
+    let elected = elect(&desired, &Members { local: node(1), nodes }).addresses[&ip(1)].clone();
+
+    assert_eq!((elected.owner(), elected.stand_in.as_ref()), (Some(&node(0)), Some(&node(1))));
+}
+
+#[test]
+fn services_with_one_owner_need_endpoints_on_one_node() {
+    let local = |ready: &[usize], terminating: &[usize]| {
+        let names = |numbers: &[usize]| numbers.iter().map(|number| node(*number)).collect();
+        Endpoints::Local(Box::new(LocalEndpoints { ready: names(ready), terminating: names(terminating) }))
+    };
+
+    let both = local(&[0, 1], &[2]).of_both(local(&[1, 2], &[0, 3]));
+    assert_eq!(both, local(&[1], &[0, 2]));
+    for other in [Endpoints::Nowhere, Endpoints::Anywhere] {
+        assert_eq!(other.clone().of_both(local(&[0], &[])), local(&[0], &[]));
+        assert_eq!(local(&[0], &[]).of_both(other), local(&[0], &[]));
+    }
+    assert_eq!(Endpoints::Nowhere.of_both(Endpoints::Anywhere), Endpoints::Anywhere);
 }
 
 #[test]
@@ -388,6 +440,11 @@ fn the_hard_rule_that_leaves_an_address_unowned_is_named() {
         }),
         Some(Unowned::NoInterface)
     );
+    let endpoints = |endpoints: Endpoints| {
+        reason(&|desired| desired.addresses.get_mut(&ip(1)).unwrap().endpoints = endpoints.clone())
+    };
+    assert_eq!(endpoints(Endpoints::Nowhere), Some(Unowned::NoEndpoint));
+    assert_eq!(endpoints(Endpoints::Local(Box::default())), Some(Unowned::NoLocalEndpoint));
 }
 
 #[test]
@@ -441,6 +498,10 @@ fn wire() -> impl Strategy<Value = Wire> {
     nets.prop_map(|nets| Wire { mac: MacAddr([2, 0, 0, 0, 0, 1]), nets })
 }
 
+fn backing(ip: ServiceIp, node: &NodeName, desired: &Desired) -> Option<garpike_election::Backing> {
+    desired.addresses[&ip].endpoints.on(node)
+}
+
 /// The nodes that can stand in for `owner`, by the rule in other words.
 fn can_stand_in(ip: ServiceIp, desired: &Desired, members: &Members, owner: &NodeName) -> BTreeSet<NodeName> {
     let address = &desired.addresses[&ip];
@@ -465,15 +526,24 @@ fn desired() -> impl Strategy<Value = Desired> {
         nodes: map(nodes, |name| name.parse().unwrap()),
         interfaces: map(interfaces, |name| interface(&name)),
     });
-    let address = (0..12_usize, prop::collection::vec(placement, 0..3)).prop_map(|(key, placements)| Address {
+    let address = (0..12_usize, prop::collection::vec(placement, 0..3), endpoints());
+    let address = address.prop_map(|(key, placements, endpoints)| Address {
         election_key: ip(key),
         services: Box::default(),
         placements,
+        endpoints,
     });
     let addresses = prop::collection::btree_map((0..12_usize).prop_map(ip), address, 0..12);
     let excluded = prop::collection::btree_set((0..8_usize).prop_map(node), 0..2);
     let moves = prop::collection::btree_map((0..12_usize).prop_map(ip), (0..10_usize).prop_map(node), 0..4);
     (addresses, excluded, moves).prop_map(|(addresses, excluded, moves)| Desired { addresses, excluded, moves })
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let nodes = || prop::collection::btree_set((0..8_usize).prop_map(node), 0..4);
+    let local = (nodes(), nodes())
+        .prop_map(|(ready, terminating)| Endpoints::Local(Box::new(LocalEndpoints { ready, terminating })));
+    prop_oneof![4 => Just(Endpoints::Anywhere), 1 => Just(Endpoints::Nowhere), 3 => local]
 }
 
 /// `All` or some of `<prefix>0`, `<prefix>1`, ...
@@ -491,7 +561,7 @@ fn map<T: Ord>(selection: Selection<String>, f: impl Fn(String) -> T) -> Selecti
 
 fn address(election_key: ServiceIp) -> Address {
     let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-    Address { election_key, services: Box::default(), placements }
+    Address { election_key, services: Box::default(), placements, endpoints: Endpoints::Anywhere }
 }
 
 fn ready() -> Member {

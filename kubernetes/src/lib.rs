@@ -7,7 +7,9 @@
 mod client;
 mod events;
 mod follow;
+mod lenient;
 
 pub use client::{ConnectError, connect};
 pub use events::{Recorder, Regarding, Severity, recorder};
 pub use follow::{Trouble, Update, follow};
+pub use lenient::Lenient;

@@ -235,8 +235,9 @@ impl Cluster {
         self.events.pop_front()
     }
 
-    /// Tells everybody what this node is doing: `Ready`, `Draining` or `Restarting`. A node that joins goes on saying so
-    /// until it has joined: a drained one that starts must not be ready in between.
+    /// Tells everybody what this node is doing: `Ready`, `Draining` or `Restarting`; or `Joining` while it does not know
+    /// yet what to answer for. A node that joins goes on saying so until it has joined: a drained one that starts must
+    /// not be ready in between.
     pub fn set_state(&mut self, state: NodeState, now: Instant) {
         self.now = now;
         if state != NodeState::Restarting {
@@ -245,6 +246,17 @@ impl Cluster {
         if state == NodeState::Restarting || self.phase != Phase::Joining {
             self.change_state(state);
         }
+        self.settle();
+    }
+
+    /// Takes other addresses of members to look for; who is a member already stays one.
+    pub fn set_seeds(&mut self, seeds: &[SocketAddr], now: Instant) {
+        self.now = now;
+        self.seeds.replace(seeds, self.config.gossip);
+        if matches!(self.phase, Phase::Joining | Phase::Joined) {
+            self.timers.set(Own::Seeds, now);
+        }
+        self.stale = true;
         self.settle();
     }
 

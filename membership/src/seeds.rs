@@ -22,6 +22,16 @@ impl Seeds {
         Self(addrs.iter().map(|addr| (*addr, seed(*addr))).collect())
     }
 
+    /// Takes other seeds; what was found at those that stay is still known.
+    pub(crate) fn replace(&mut self, addrs: &[SocketAddr], own: SocketAddr) {
+        let Self(mut known) = std::mem::replace(self, Self::new(addrs, own));
+        for (addr, seed) in &mut self.0 {
+            if let Some(known) = known.remove(addr) {
+                *seed = known;
+            }
+        }
+    }
+
     /// The seeds at which no active member is known.
     pub(crate) fn missing(
         &self,
@@ -50,5 +60,23 @@ impl Seeds {
         if let Some(known) = self.0.get_mut(&addr) {
             *known = seed;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_seeds_keep_what_was_found_at_those_that_stay() {
+        let addr = |last: u8| SocketAddr::from(([10, 0, 0, last], 7946));
+        let mut seeds = Seeds::new(&[addr(1), addr(2), addr(3)], addr(1));
+        seeds.found(addr(2), "n2".parse().unwrap());
+        let n2 = "n2".parse().unwrap();
+        let missing = |seeds: &Seeds| seeds.missing(&BTreeSet::from([&n2]), &BTreeSet::new());
+
+        seeds.replace(&[addr(1), addr(2), addr(4)], addr(1));
+
+        assert_eq!(missing(&seeds), [addr(4)]);
     }
 }

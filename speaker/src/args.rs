@@ -23,8 +23,33 @@ pub struct Args {
     pub node_name: NodeName,
 
     /// Directory of YAML files with IPAddressPool, L2Advertisement, Service and Node objects; re-read on change
+    /// [default: the objects of the Kubernetes cluster]
     #[arg(long, env = "GARPIKE_MANIFESTS", value_name = "DIR")]
-    pub manifests: PathBuf,
+    pub manifests: Option<PathBuf>,
+
+    /// File with the address of the Kubernetes API and the right to use it [default: the ServiceAccount of the pod]
+    #[arg(long, env = "GARPIKE_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of pools, advertisements and speakers
+    #[arg(long, env = "GARPIKE_NAMESPACE", value_name = "NAME", default_value = "metallb-system")]
+    pub namespace: String,
+
+    /// Labels of the speakers' pods, by which they find each other
+    #[arg(long, env = "GARPIKE_ML_LABELS", value_name = "SELECTOR", default_value = "")]
+    pub ml_labels: String,
+
+    /// Name of the pod of this speaker
+    #[arg(long, env = "GARPIKE_POD_NAME", value_name = "NAME", default_value = "")]
+    pub pod_name: String,
+
+    /// Address of this host, for gossip where --ml-bindaddr is not given
+    #[arg(long, env = "GARPIKE_HOST", value_name = "IP")]
+    pub host: Option<IpAddr>,
+
+    /// Directory that keeps what is known of the cluster, for a start while the Kubernetes API is away; such as an emptyDir
+    #[arg(long, env = "GARPIKE_STATE_DIR", value_name = "DIR", conflicts_with = "manifests")]
+    pub state_dir: Option<PathBuf>,
 
     /// File with the cluster's secret, or a directory of them, such as the mount of the Secret `memberlist`; re-read on
     /// change
@@ -41,7 +66,8 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_KEY_CACHE", value_name = "DIR")]
     pub key_cache: Option<PathBuf>,
 
-    /// Address for gossip between nodes [default: the one that routes to the first --join peer]
+    /// Address for gossip between nodes [default: --host, else the one of the pod, else the one that routes to the first
+    /// --join peer]
     #[arg(long, env = "GARPIKE_ML_BINDADDR", value_name = "IP")]
     pub ml_bindaddr: Option<IpAddr>,
 
@@ -74,8 +100,9 @@ pub struct Args {
     pub health_probe_port: u16,
 
     /// Makes every service IP local to this host, so that its kernel accepts packets the moment it becomes the owner
-    #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS", default_value = "lo")]
-    pub bind_service_ips: BindServiceIps,
+    /// [default: lo with --manifests; none in a cluster, where kube-proxy does it]
+    #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS")]
+    pub bind_service_ips: Option<BindServiceIps>,
 
     /// File that says which interfaces never announce, in the form of MetalLB's excludel2.yaml [default:
     /// /etc/metallb/excludel2.yaml, or where that is missing the list that MetalLB ships]
@@ -116,23 +143,15 @@ pub struct Args {
     #[arg(value_parser = ["all", "debug", "info", "warn", "error", "none"])]
     pub log_level: String,
 
-    /// MetalLB's flags that concern Kubernetes or BGP only.
+    /// MetalLB's flags that have no meaning here.
     #[command(flatten)]
     pub metallb: MetalLbOnly,
 }
 
-/// Flags of MetalLB's speaker that have no meaning with `--manifests`; accepted so that its arguments can stay.
+/// Flags of MetalLB's speaker that have no meaning here; accepted so that its arguments can stay.
 #[derive(ClapArgs, Clone, Debug)]
 #[allow(missing_docs, reason = "each is MetalLB's flag of the same name")]
 pub struct MetalLbOnly {
-    #[arg(long, hide = true)]
-    pub namespace: Option<String>,
-    #[arg(long, hide = true)]
-    pub host: Option<String>,
-    #[arg(long, hide = true)]
-    pub ml_labels: Option<String>,
-    #[arg(long, hide = true)]
-    pub pod_name: Option<String>,
     #[arg(long, hide = true)]
     pub ml_wan_config: Option<Option<String>>,
     #[arg(long, hide = true)]
@@ -197,16 +216,26 @@ impl Args {
         self.join.iter().map(|peer| SocketAddr::new(peer.ip, peer.port.unwrap_or(self.ml_bindport))).collect()
     }
 
-    /// The address under which the other nodes reach this one.
+    /// Whether the service IPs are made local to this host.
+    pub fn bind_service_ips(&self) -> BindServiceIps {
+        let default = if self.manifests.is_some() { BindServiceIps::Lo } else { BindServiceIps::None };
+        self.bind_service_ips.unwrap_or(default)
+    }
+
+    /// The address under which the other nodes reach this one. `pod` has the addresses of the pod of this speaker.
     ///
     /// # Errors
     ///
     /// When there is no route to the first peer, or the address given is one that nobody can send to.
-    pub fn gossip_address(&self) -> Result<SocketAddr> {
-        let ip = match (self.ml_bindaddr, self.seeds().first()) {
+    pub fn gossip_address(&self, pod: &[IpAddr]) -> Result<SocketAddr> {
+        let known = self.ml_bindaddr.or(self.host).or_else(|| pod.first().copied());
+        let ip = match (known, self.seeds().first()) {
             (Some(ip), _) => ip,
             (None, Some(peer)) => source_address(*peer)
                 .with_context(|| format!("--ml-bindaddr is not given and nothing routes to --join {peer}"))?,
+            (None, None) if self.manifests.is_none() => {
+                bail!("--ml-bindaddr: the other nodes must know where this one is; give the address of this host")
+            }
             (None, None) => IpAddr::from([127, 0, 0, 1]),
         };
         if ip.is_unspecified() || ip.is_multicast() {
@@ -234,7 +263,8 @@ pub fn accept_metallb_environment(mut command: Command) -> Command {
 }
 
 /// Argument and the variable of MetalLB 0.16's speaker that sets it.
-const METALLB_VARIABLES: [(&str, &str); 7] = [
+const METALLB_VARIABLES: [(&str, &str); 8] = [
+    ("host", "METALLB_HOST"),
     ("node_name", "METALLB_NODE_NAME"),
     ("ml_bindaddr", "METALLB_ML_BIND_ADDR"),
     ("ml_bindport", "METALLB_ML_BIND_PORT"),

@@ -71,7 +71,7 @@ const DEAD_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use garpike_election::{Address, NodeState, Placement, Selection, elect};
+    use garpike_election::{Address, Endpoints, NodeState, Placement, Selection, elect};
 
     use super::*;
 
@@ -141,7 +141,12 @@ mod tests {
     fn desired(ips: &[u8]) -> Desired {
         let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
         let address = |last: &u8| {
-            let address = Address { election_key: ip(*last), services: Box::default(), placements: placements.clone() };
+            let address = Address {
+                election_key: ip(*last),
+                services: Box::default(),
+                placements: placements.clone(),
+                endpoints: Endpoints::Anywhere,
+            };
             (ip(*last), address)
         };
         Desired { addresses: ips.iter().map(address).collect(), ..Desired::default() }

@@ -4,12 +4,14 @@
 //! walk (membership, election, announcer) in one process: [`run`]. Everything it knows is shown by [`state`].
 
 mod admin;
+mod api;
 mod args;
 mod complaints;
 mod excluded;
 mod history;
 mod local_addresses;
 mod metrics;
+mod peers;
 mod pipeline;
 mod relay;
 mod run;

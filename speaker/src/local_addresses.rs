@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::source::Snapshot;
+use crate::source::{Origin, Snapshot};
 
 /// Follows `snapshots` until `stop`, and watches that the kernel leaves ARP on the interfaces that can announce to the announcer.
 pub(crate) async fn keep(
@@ -22,6 +22,11 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) {
     let mut told = BTreeSet::new();
+    // Before anything is known, nothing is superfluous either.
+    tokio::select! {
+        () = stop.cancelled() => return,
+        known = snapshots.wait_for(|snapshot| snapshot.origin != Origin::Nothing) => if known.is_err() { return },
+    }
     loop {
         let wanted: BTreeSet<ServiceIp> = snapshots.borrow_and_update().desired.addresses.keys().copied().collect();
         let mut complaints: BTreeSet<String> = match addresses::bind(&wanted).await {

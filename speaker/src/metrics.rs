@@ -7,6 +7,8 @@ const DESIRED: &str = "garpike_speaker_desired_addresses";
 const STOOD_IN: &str = "garpike_speaker_stood_in_addresses";
 const RELAY_DROPPED: &str = "garpike_speaker_relay_dropped_total";
 const CHANGES: &str = "garpike_speaker_owner_changes_total";
+const TOLD: &str = "garpike_speaker_api_updates_total";
+const JUDGED: &str = "garpike_speaker_api_judgements_total";
 const PROBLEMS: &str = "garpike_speaker_manifest_problems";
 
 /// Registers help texts and units, those of the other crates included.
@@ -18,7 +20,9 @@ pub(crate) fn describe() {
     describe_gauge!(STOOD_IN, Unit::Count, "Service IPs whose owner's speaker is away, by who stands in");
     describe_counter!(RELAY_DROPPED, Unit::Count, "Messages lost between membership and announcer, by direction");
     describe_counter!(CHANGES, Unit::Count, "Changes of owner that this node computed, by what they mean for it");
-    describe_gauge!(PROBLEMS, Unit::Count, "Problems of the manifests, by severity");
+    describe_gauge!(PROBLEMS, Unit::Count, "Problems of the manifests or of the objects of the cluster, by severity");
+    describe_counter!(TOLD, Unit::Count, "Updates of objects that the Kubernetes API told");
+    describe_counter!(JUDGED, Unit::Count, "How often the objects of the cluster were judged anew");
 }
 
 /// Sets the sizes of an assignment; what this node answers for is counted by the announcer.
@@ -47,6 +51,16 @@ pub(crate) fn owner_changed(meaning: &'static str) {
 /// Sets how many problems of a severity the manifests have.
 pub(crate) fn manifest_problems(severity: &'static str, problems: usize) {
     gauge!(PROBLEMS, "severity" => severity).set(count(problems));
+}
+
+/// Counts an update that the Kubernetes API told.
+pub(crate) fn object_told() {
+    counter!(TOLD).increment(1);
+}
+
+/// Counts that the objects of the cluster were judged.
+pub(crate) fn objects_judged() {
+    counter!(JUDGED).increment(1);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]

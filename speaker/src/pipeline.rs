@@ -155,7 +155,7 @@ const MACS_MAX: usize = 8192;
 
 #[cfg(test)]
 mod tests {
-    use garpike_election::{Address, Handicap, Placement, Presence};
+    use garpike_election::{Address, Endpoints, Handicap, Placement, Presence};
 
     use super::*;
 
@@ -277,7 +277,8 @@ mod tests {
 
     fn desired() -> Desired {
         let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-        let address = Address { election_key: ip(), services: Box::default(), placements };
+        let address =
+            Address { election_key: ip(), services: Box::default(), placements, endpoints: Endpoints::Anywhere };
         Desired { addresses: BTreeMap::from([(ip(), address)]), ..Desired::default() }
     }
 

@@ -11,6 +11,7 @@
 //! A task that ends before it was asked to ends the process: a node that is half alive is worse than a dead one.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -26,11 +27,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::api::{self, Api};
 use crate::args::{Args, BindServiceIps};
 use crate::complaints::Complaints;
+use crate::peers::{Peers, Question};
 use crate::pipeline::{Pipeline, View};
 use crate::relay::Relay;
-use crate::source::{ExcludeLabel, Rules, Source};
+use crate::source::cluster::{Kind, Watch};
+use crate::source::directory::Source;
+use crate::source::{ExcludeLabel, Origin, Rules, Snapshot};
 use crate::window::{Listeners, Window};
 use crate::{excluded, local_addresses, metrics};
 
@@ -74,10 +79,85 @@ struct Announcer {
     commands: mpsc::Sender<announcer_io::Command>,
 }
 
+/// Where what people want comes from.
+enum Wanted {
+    /// Files. Held for its thread.
+    Directory { _thread: Source },
+    /// The Kubernetes API.
+    Cluster(Api),
+}
+
+impl Wanted {
+    async fn start(args: &Args, stop: &CancellationToken) -> Result<(Self, watch::Receiver<Snapshot>)> {
+        if let Some(manifests) = &args.manifests {
+            let thread = Source::start(manifests, rules(args))?;
+            let snapshots = thread.snapshots.clone();
+            return Ok((Self::Directory { _thread: thread }, snapshots));
+        }
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let question = some(&args.ml_labels).map(|labels| Question {
+            namespace: args.namespace.clone(),
+            labels,
+            node: args.node_name.clone(),
+            pod: some(&args.pod_name),
+        });
+        if question.is_none() && args.join.is_empty() {
+            warn!("neither --ml-labels nor --join is given: this speaker waits to be found by others");
+        }
+        let config = api::Config {
+            kubeconfig: args.kubeconfig.clone(),
+            rules: rules(args),
+            state_dir: args.state_dir.clone(),
+            peers: question,
+        };
+        let mut api = Api::start(config, stop.child_token()).await?;
+        // Who knows its peers at once joins in milliseconds; an API server that is away is not waited for.
+        if !args.ml_labels.is_empty() {
+            let _ = tokio::time::timeout(PEERS_WITHIN, api.peers.changed()).await;
+        }
+        let snapshots = api.cluster.snapshots.clone();
+        Ok((Self::Cluster(api), snapshots))
+    }
+
+    /// How the watches of the cluster do, if there are any.
+    fn watches(&self) -> Option<watch::Receiver<BTreeMap<Kind, Watch>>> {
+        match self {
+            Self::Directory { .. } => None,
+            Self::Cluster(api) => Some(api.cluster.watches.clone()),
+        }
+    }
+
+    /// The speakers of the cluster, as far as they are known.
+    fn peers(&self) -> Peers {
+        match self {
+            Self::Directory { .. } => Peers::default(),
+            Self::Cluster(api) => api.peers.borrow().clone().unwrap_or_default(),
+        }
+    }
+
+    /// The speakers of the cluster when they have changed; never, without one.
+    async fn next_peers(&mut self) -> Result<()> {
+        match self {
+            Self::Directory { .. } => std::future::pending().await,
+            Self::Cluster(api) => api.peers.changed().await.context("the thread that asks the Kubernetes API is gone"),
+        }
+    }
+}
+
+/// The addresses at which members are looked for.
+fn seeds(join: &[SocketAddr], peers: &Peers, gossip: SocketAddr) -> Vec<SocketAddr> {
+    let others = peers.reachable_from(gossip.ip()).map(|ip| SocketAddr::new(ip, gossip.port()));
+    join.iter().copied().chain(others).collect()
+}
+
 /// The tasks, and the state that this one owns: the election.
 struct Speaker {
     node: NodeName,
-    source: Source,
+    source: Wanted,
+    snapshots: watch::Receiver<Snapshot>,
+    /// The addresses to meet that flags name.
+    join: Vec<SocketAddr>,
+    gossip: SocketAddr,
     keys: Option<membership_io::KeySource>,
     membership: Membership,
     announcer: Announcer,
@@ -104,7 +184,8 @@ impl Speaker {
         let prometheus = prometheus.install_recorder().context("cannot install the metrics recorder")?;
         metrics::describe();
         let (sealing, keys) = sealing(args)?;
-        let source = Source::start(&args.manifests, rules(args))?;
+        let stop = CancellationToken::new();
+        let (mut source, snapshots) = Wanted::start(args, &stop).await?;
         let listeners = Listeners::bind(args).await?;
 
         let (duties, duties_receiver) = watch::channel(Duties::default());
@@ -114,7 +195,6 @@ impl Speaker {
             ..garpike_announcer::Config::default()
         };
         let (announcer_task, mut announcer) = announcer_io::Task::new(announcing, duties_receiver)?;
-        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let token = stop.clone();
         tasks.spawn(async move {
@@ -126,14 +206,15 @@ impl Speaker {
             warn!("no interface of this node can announce");
         }
 
-        let gossip = args.gossip_address()?;
+        let peers = source.peers();
+        let gossip = args.gossip_address(peers.own.as_ref().map(|own| &*own.ips).unwrap_or_default())?;
         let (generation, process) = membership_io::new_process();
         let config = garpike_membership::Config {
             local: args.node_name.clone(),
             generation,
             process,
             gossip,
-            seeds: args.seeds(),
+            seeds: seeds(&args.seeds(), &peers, gossip),
             sealing,
             surroundings: known(&announcer.surroundings.borrow()),
             profile: args.profile.possible(),
@@ -146,11 +227,18 @@ impl Speaker {
         info!(node = %config.local, gossip = %config.gossip, version = env!("CARGO_PKG_VERSION"), "speaker starts");
         let (membership_task, membership) =
             membership_io::Node::new(config, membership_io::GossipSocket::bind(gossip)?);
-
+        if snapshots.borrow().origin == Origin::Nothing {
+            // Nobody is to count on this node before it knows what to answer for.
+            let joining = membership_io::Command::SetState(NodeState::Joining);
+            membership.commands.try_send(joining).map_err(|_| anyhow!("the membership is gone"))?;
+        }
         let token = stop.clone();
         spawn(&mut tasks, "membership", membership_task.run(token));
-        if args.bind_service_ips == BindServiceIps::Lo {
-            let keep = local_addresses::keep(source.snapshots.clone(), announcer.surroundings.clone(), stop.clone());
+        if let Wanted::Cluster(api) = &mut source {
+            spawn(&mut tasks, "Kubernetes", api.ended());
+        }
+        if args.bind_service_ips() == BindServiceIps::Lo {
+            let keep = local_addresses::keep(snapshots.clone(), announcer.surroundings.clone(), stop.clone());
             spawn(&mut tasks, "service IPs on lo", keep);
         }
         let (view, view_receiver) = watch::channel(View::default());
@@ -158,7 +246,8 @@ impl Speaker {
             node: args.node_name.clone(),
             started: now(),
             view: view_receiver,
-            manifests: source.snapshots.clone(),
+            snapshots: snapshots.clone(),
+            watches: source.watches(),
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
             surroundings: announcer.surroundings.clone(),
@@ -187,12 +276,28 @@ impl Speaker {
         let pipeline = Pipeline::new(node.clone());
         let unowned = BTreeMap::new();
         let complaints = Complaints::default();
-        Ok(Self { node, source, keys, membership, announcer, pipeline, duties, view, unowned, complaints, tasks, stop })
+        Ok(Self {
+            node,
+            source,
+            snapshots,
+            join: args.seeds(),
+            gossip,
+            keys,
+            membership,
+            announcer,
+            pipeline,
+            duties,
+            view,
+            unowned,
+            complaints,
+            tasks,
+            stop,
+        })
     }
 
     /// Elects on every change, until a task ends.
     async fn serve(&mut self) -> Result<()> {
-        self.source.snapshots.mark_changed();
+        self.snapshots.mark_changed();
         self.membership.members.mark_changed();
         self.announcer.surroundings.mark_changed();
         if let Some(keys) = &mut self.keys {
@@ -206,9 +311,15 @@ impl Speaker {
                     self.follow_members().await;
                 }
                 Some(event) = self.membership.events.recv() => self.handle_membership(event).await,
-                changed = self.source.snapshots.changed() => {
-                    changed.context("the thread that reads the manifests is gone")?;
-                    self.follow_manifests().await?;
+                changed = self.snapshots.changed() => {
+                    changed.context("the thread that reads what is wanted is gone")?;
+                    self.follow_wanted().await?;
+                }
+                changed = self.source.next_peers() => {
+                    changed?;
+                    let seeds = seeds(&self.join, &self.source.peers(), self.gossip);
+                    let command = membership_io::Command::SetSeeds(seeds);
+                    self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))?;
                 }
                 changed = self.announcer.surroundings.changed() => {
                     changed.context("the announcer is gone")?;
@@ -232,8 +343,11 @@ impl Speaker {
         }
     }
 
-    async fn follow_manifests(&mut self) -> Result<()> {
-        let snapshot = self.source.snapshots.borrow_and_update().clone();
+    async fn follow_wanted(&mut self) -> Result<()> {
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        if snapshot.origin == Origin::Nothing {
+            return Ok(());
+        }
         for severity in [Severity::Error, Severity::Warning, Severity::Note] {
             let problems = snapshot.problems.iter().filter(|problem| problem.severity == severity).count();
             metrics::manifest_problems(severity.as_str(), problems);
@@ -512,7 +626,7 @@ async fn next_keys(keys: Option<&mut membership_io::KeySource>) -> Result<Source
 fn rules(args: &Args) -> Rules {
     let load_balancer_class = Some(args.lb_class.clone()).filter(|class| !class.is_empty());
     Rules {
-        scope: Scope { load_balancer_class, ..Scope::default() },
+        scope: Scope { load_balancer_class, namespace: args.namespace.clone() },
         exclude_label: if args.ignore_exclude_lb { ExcludeLabel::Ignored } else { ExcludeLabel::Excludes },
     }
 }
@@ -538,6 +652,8 @@ const CHANGES_LOGGED: usize = 16;
 const LONGEST_TELLING: Duration = Duration::from_millis(500);
 /// The kernel tells its interfaces within milliseconds; chosen with room for a machine under load.
 const LINKS_WITHIN: Duration = Duration::from_millis(500);
+/// Chosen: an API server that is there answers within it, and one that is not delays a start by no more.
+const PEERS_WITHIN: Duration = Duration::from_secs(1);
 /// A kubelet listens there; on a host without one the refusal shows as well that the host lives.
 const KUBELET_PORT: u16 = 10250;
 /// A farewell is repeated for 250 ms.

@@ -8,7 +8,8 @@ use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, Servi
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::View;
-use crate::source::Snapshot;
+use crate::source::cluster::{Kind, Watch};
+use crate::source::{Origin, Snapshot};
 
 /// The document.
 #[derive(Clone, Debug, Serialize)]
@@ -33,12 +34,25 @@ pub struct State {
     pub drained: BTreeMap<NodeName, String>,
     /// The choices of owners that are in force.
     pub moves: Vec<MoveState>,
-    /// What is wrong with the manifests, a line each.
+    /// What is wrong with the manifests or the objects of the cluster, a line each.
     pub problems: Vec<String>,
+    /// Where what is wanted comes from.
+    pub source: SourceState,
     /// What the membership shows of itself.
     pub membership: garpike_membership::Status,
     /// What the announcer shows of itself.
     pub announcer: garpike_announcer::Status,
+}
+
+/// Where what is wanted comes from.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceState {
+    /// `nothing` is known yet, it is what was `saved` when the speaker ran last, or it is `live`.
+    pub origin: &'static str,
+    /// When what was saved was last known to be true.
+    pub saved_at: Option<String>,
+    /// The kinds of objects that the Kubernetes API does not tell at present, each with the cause; `null` without one.
+    pub silent: Option<BTreeMap<&'static str, String>>,
 }
 
 /// A living member.
@@ -93,6 +107,7 @@ impl State {
         uptime: Duration,
         view: &View,
         snapshot: &Snapshot,
+        watches: Option<BTreeMap<Kind, Watch>>,
         membership: garpike_membership::Status,
         announcer: garpike_announcer::Status,
     ) -> Self {
@@ -120,10 +135,25 @@ impl State {
             drained: snapshot.drained.iter().map(|(node, place)| (node.clone(), place.to_string())).collect(),
             moves: snapshot.moves.iter().map(move_state).collect(),
             problems: snapshot.problems.iter().map(ToString::to_string).collect(),
+            source: source_state(snapshot.origin, watches),
             membership,
             announcer,
         }
     }
+}
+
+fn source_state(origin: Origin, watches: Option<BTreeMap<Kind, Watch>>) -> SourceState {
+    let (origin, saved_at) = match origin {
+        Origin::Nothing => ("nothing", None),
+        Origin::Saved { at } => ("saved", Some(humantime::format_rfc3339_seconds(at).to_string())),
+        Origin::Live => ("live", None),
+    };
+    let silent = |(kind, watch): (Kind, Watch)| {
+        let trouble = watch.trouble.map(|trouble| trouble.to_string());
+        let trouble = trouble.or_else(|| (!watch.synced).then(|| "not listed yet".to_owned()))?;
+        Some((kind.as_str(), trouble))
+    };
+    SourceState { origin, saved_at, silent: watches.map(|watches| watches.into_iter().filter_map(silent).collect()) }
 }
 
 fn move_state(moved: &Move) -> MoveState {

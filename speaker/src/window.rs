@@ -2,6 +2,7 @@
 //!
 //! Looks at the latest values of every task and changes nothing.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 use garpike_announcer::Surroundings;
 use garpike_election::{NodeName, NodeState, Selection};
+use garpike_kubernetes::Trouble;
 use hyper::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -19,7 +21,8 @@ use crate::admin::{self, Answer};
 use crate::args::Args;
 use crate::pipeline::View;
 use crate::run::now;
-use crate::source::Snapshot;
+use crate::source::cluster::{Kind, Watch};
+use crate::source::{Origin, Snapshot};
 use crate::state::State;
 
 /// What the admin servers look at.
@@ -27,7 +30,9 @@ pub(crate) struct Window {
     pub(crate) node: NodeName,
     pub(crate) started: Instant,
     pub(crate) view: watch::Receiver<View>,
-    pub(crate) manifests: watch::Receiver<Snapshot>,
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
+    /// How the watches of the cluster do; `None`: there is no cluster.
+    pub(crate) watches: Option<watch::Receiver<BTreeMap<Kind, Watch>>>,
     pub(crate) membership: watch::Receiver<garpike_membership::Status>,
     pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
@@ -55,6 +60,17 @@ impl Window {
     }
 
     fn obstacle(&self) -> Option<String> {
+        if self.snapshots.borrow().origin == Origin::Nothing
+            && let Some(watches) = &self.watches
+        {
+            let waiting: Vec<String> = watches
+                .borrow()
+                .iter()
+                .filter(|(_, watch)| !watch.synced)
+                .map(|(kind, watch)| waits(*kind, watch))
+                .collect();
+            return Some(format!("not known yet: {}", waiting.join("; ")));
+        }
         let view = self.view.borrow();
         let member = view.members.as_ref().and_then(|members| members.nodes.get(&self.node));
         match member.map(|member| member.state) {
@@ -74,7 +90,8 @@ impl Window {
             &self.node,
             now() - self.started,
             &self.view.borrow(),
-            &self.manifests.borrow(),
+            &self.snapshots.borrow(),
+            self.watches.as_ref().map(|watches| watches.borrow().clone()),
             self.membership.borrow().clone(),
             self.announcer.borrow().clone(),
         );
@@ -82,6 +99,16 @@ impl Window {
             Ok(json) => Answer::json(json),
             Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
+    }
+}
+
+/// What is missing of a kind of objects.
+fn waits(kind: Kind, watch: &Watch) -> String {
+    let resource = kind.as_str();
+    match &watch.trouble {
+        None => format!("{resource} (no answer of the Kubernetes API)"),
+        Some(Trouble::Forbidden(text)) => format!("{resource} (grant the verbs list and watch: {text})"),
+        Some(trouble @ (Trouble::Unknown(_) | Trouble::Failed(_))) => format!("{resource} ({trouble})"),
     }
 }
 

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::time::Duration;
 
-use garpike_election::{Address, Desired, NodeName, NodeState, Placement, Presence, Selection, ServiceIp};
+use garpike_election::{Address, Desired, Endpoints, NodeName, NodeState, Placement, Presence, Selection, ServiceIp};
 use garpike_membership::{Key, Sealing, SecretKey};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -367,7 +367,7 @@ fn desired(count: u32, nodes: usize, racks: usize) -> Desired {
             Selection::Only((rack..nodes).step_by(racks).map(name_of).collect())
         };
         let placements = vec![Placement { nodes: allowed, interfaces: Selection::All }];
-        Some((ip, Address { election_key: ip, services: Box::default(), placements }))
+        Some((ip, Address { election_key: ip, services: Box::default(), placements, endpoints: Endpoints::Anywhere }))
     });
     Desired { addresses: addresses.collect(), ..Desired::default() }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use garpike_election::{InterfaceName, NodeName, Selection, ServiceIp, ServiceKey};
+use garpike_election::{Endpoints, InterfaceName, NodeName, Selection, ServiceIp, ServiceKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::objects::{Source, Sourced};
@@ -222,6 +222,8 @@ pub struct Service {
     pub sharing: Sharing,
     /// The node that was chosen as owner of its addresses, whether or not the time of the choice is over.
     pub chosen: Option<Sourced<ChosenOwner>>,
+    /// Where what comes to its addresses can be served.
+    pub endpoints: Endpoints,
     /// Where it was read.
     pub source: Source,
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use garpike_election::{Address, Desired, Placement, ServiceIp, ServiceKey};
+use garpike_election::{Address, Desired, Endpoints, Placement, ServiceIp, ServiceKey};
 
 use crate::config::{Advertisement, Config, Holder, Pool, Request, Service};
 use crate::objects::{Source, Sourced};
@@ -37,11 +37,14 @@ pub fn desired(config: &Config, now: SystemTime) -> (Desired, Vec<Move>, Vec<Pro
     for group in groups(&bindings) {
         let Some((election_key, _)) = group.first().and_then(|oldest| oldest.addresses.first()) else { continue };
         let placements = placements(config, &group, &mut problems);
+        let endpoints = group.iter().map(|binding| binding.service.endpoints.clone());
+        let endpoints = endpoints.reduce(Endpoints::of_both).unwrap_or(Endpoints::Nowhere);
         for binding in &group {
             for (ip, _) in &binding.addresses {
                 let (_, services) = addresses.entry(*ip).or_insert_with(|| {
-                    let placements = placements.clone();
-                    (Address { election_key: *election_key, services: Box::default(), placements }, BTreeSet::new())
+                    let (placements, endpoints) = (placements.clone(), endpoints.clone());
+                    let services = Box::default();
+                    (Address { election_key: *election_key, services, placements, endpoints }, BTreeSet::new())
                 });
                 services.insert(&binding.service.key);
             }

@@ -7,6 +7,7 @@
 pub mod config;
 mod crd;
 mod desired;
+mod endpoints;
 pub mod legacy;
 pub mod manifests;
 mod objects;
@@ -27,6 +28,7 @@ pub use crd::{
     ServiceAllocation, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus, definitions,
 };
 pub use desired::{Move, desired};
+pub use endpoints::{ServingEndpoints, service_of};
 pub use objects::{ObjectKey, Objects, Source, Sourced};
 pub use overrides::{ChosenOwner, DRAIN_ANNOTATION, InvalidChosenOwner, OWNER_ANNOTATION};
 pub use problem::{FieldPath, Problem, Severity};

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::problem::Problem;
 use crate::tree::Lines;
-use crate::{IPAddressPool, L2Advertisement};
+use crate::{IPAddressPool, L2Advertisement, ServingEndpoints};
 
 /// What people wrote, not judged yet.
 #[derive(Clone, Debug, Default)]
@@ -32,13 +32,30 @@ pub struct Objects {
     pub node_overrides: BTreeMap<ObjectKey, Sourced<ObjectMeta>>,
     /// The annotations of Services that `garpike move` wrote; they go before those of the Services themselves.
     pub service_overrides: BTreeMap<ObjectKey, Sourced<ObjectMeta>>,
+    /// The endpoints of each Service that has some; `None`: nothing is known of endpoints, and they count as everywhere.
+    pub endpoints: Option<BTreeMap<ObjectKey, ServingEndpoints>>,
 }
 
 impl Objects {
     /// Takes in the objects of `other`. Of two with one key the present one stays, and a problem names both.
     pub fn merge(&mut self, other: Self) -> Vec<Problem> {
-        let Self { pools, advertisements, services, nodes, namespaces, statuses, node_overrides, service_overrides } =
-            other;
+        let Self {
+            pools,
+            advertisements,
+            services,
+            nodes,
+            namespaces,
+            statuses,
+            node_overrides,
+            service_overrides,
+            endpoints,
+        } = other;
+        if let Some(endpoints) = endpoints {
+            let known = self.endpoints.get_or_insert_default();
+            for (key, serving) in endpoints {
+                known.entry(key).or_default().extend(&serving);
+            }
+        }
         let mut problems = Vec::new();
         insert_all(&mut self.pools, pools, "IPAddressPool", &mut problems);
         insert_all(&mut self.advertisements, advertisements, "L2Advertisement", &mut problems);

@@ -99,6 +99,9 @@ impl Judge<'_> {
                 let reason = format!("no interface of {node} may announce it: it has {}", names(&member.interfaces));
                 (reason, format!("spec.interfaces of the L2Advertisement names {}", names(&allowed)))
             }
+            Some(unowned @ (Unowned::NoLocalEndpoint | Unowned::NoEndpoint)) => {
+                (unowned.reason().to_owned(), unowned.mend().to_owned())
+            }
             None => self.not_serving(member)?,
         };
         Some(self.refusal(Some(ip), reason, mend))

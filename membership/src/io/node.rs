@@ -107,6 +107,8 @@ pub enum Command {
     SetState(NodeState),
     /// Take the links of this node, and tell everybody what they should know of them.
     SetSurroundings(Surroundings),
+    /// Look for members at these addresses, no longer at others.
+    SetSeeds(Vec<SocketAddr>),
     /// Take what the source of keys holds.
     SetKeys(SourcedKeys),
     /// Leave the cluster; `done` is told when the others have been told, and the task ends.
@@ -220,6 +222,7 @@ impl Node {
         match command {
             Command::SetState(state) => self.cluster.set_state(state, now),
             Command::SetSurroundings(surroundings) => self.cluster.set_surroundings(surroundings, now),
+            Command::SetSeeds(seeds) => self.cluster.set_seeds(&seeds, now),
             Command::SetKeys(sourced) => {
                 self.cluster.set_keys(sourced, now);
                 self.unpublished = true;

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use garpike_election::{InvalidServiceIp, ServiceIp, ServiceKey};
+use garpike_election::{Endpoints, InvalidServiceIp, ServiceIp, ServiceKey};
 use k8s_openapi::api::core::v1::{Service as ServiceObject, ServiceSpec, ServiceStatus};
 
 use super::{Complaints, Scope, Subject, overrides};
-use crate::Family;
 use crate::config::{Families, Held, Holder, PoolName, Pools, Request, Service};
 use crate::objects::{ObjectKey, Objects, Source, Sourced};
 use crate::problem::{FieldPath, Problem};
 use crate::sharing::{Port, Sharing, SharingKey};
+use crate::{Family, ServingEndpoints};
 
 /// What a Service is to us.
 #[derive(Clone, Debug)]
@@ -69,7 +69,9 @@ pub(super) fn validate(
         let chosen = overrides::chosen_owner(key, &sourced.object.metadata, &sourced.source, objects, problems);
         let mut complaints = Complaints::new(Subject { kind: "Service", key }, &sourced.source, problems);
         if let Some(service) = read(key, sourced, &spec, held, pools, &mut complaints) {
-            services.insert(service.key.clone(), Service { chosen, ..service });
+            let endpoints =
+                objects.endpoints.as_ref().map_or(Endpoints::Anywhere, |known| endpoints(known.get(key), &spec));
+            services.insert(service.key.clone(), Service { chosen, endpoints, ..service });
         }
     }
     services
@@ -125,8 +127,19 @@ fn read(
         families,
         sharing: Sharing { key: SharingKey { word, backend: backend(spec) }, ports },
         chosen: None,
+        endpoints: Endpoints::Anywhere,
         source: source.clone(),
     })
+}
+
+/// Where the Service can be served by its endpoints that serve.
+fn endpoints(serving: Option<&ServingEndpoints>, spec: &ServiceSpec) -> Endpoints {
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    match serving.filter(|serving| !serving.is_empty()) {
+        None => Endpoints::Nowhere,
+        Some(serving) if local => Endpoints::Local(Box::new(serving.local())),
+        Some(_) => Endpoints::Anywhere,
+    }
 }
 
 /// The addresses that the Service has, by its own status, else by the status file.

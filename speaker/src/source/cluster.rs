@@ -1,0 +1,238 @@
+//! What people want, from the Kubernetes API.
+//!
+//! Watches tell the [`Index`] what there is; a change that matters is judged a few milliseconds later, together with those
+//! that come with it. An API server that is away changes nothing: what was known stays. A speaker that starts meanwhile
+//! goes by what it knew when it ran last ([`saved`]), until all watches have told everything again.
+
+mod index;
+pub mod saved;
+mod trim;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use garpike_kubernetes::{Trouble, follow};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Origin, Rules, Snapshot, now, report};
+use crate::metrics;
+pub use index::{Index, Input, Kind, News, Watch};
+use saved::StateDir;
+
+/// The watches, and what is made of what they tell.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    rules: Rules,
+    index: Index,
+    /// Where the objects are kept for the next start.
+    state_dir: Option<StateDir>,
+    on_disk: OnDisk,
+    snapshots: watch::Sender<Snapshot>,
+    watches: watch::Sender<BTreeMap<Kind, Watch>>,
+    /// When the objects were judged last.
+    judged: Option<Instant>,
+    /// When they are to be judged, and written, next.
+    judge_at: Option<Instant>,
+    save_at: Option<Instant>,
+}
+
+/// Whether the newest objects are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDisk {
+    Newest,
+    Older,
+}
+
+/// What others see of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) watches: watch::Receiver<BTreeMap<Kind, Watch>>,
+}
+
+impl Cluster {
+    /// Nothing is known and nothing is asked yet.
+    pub(crate) fn new(rules: Rules, state_dir: Option<StateDir>) -> (Self, Handle) {
+        let index = Index::default();
+        let (snapshots, snapshots_out) = watch::channel(Snapshot::default());
+        let (watches, watches_out) = watch::channel(index.watches());
+        let cluster = Self {
+            rules,
+            index,
+            state_dir,
+            on_disk: OnDisk::Older,
+            snapshots,
+            watches,
+            judged: None,
+            judge_at: None,
+            save_at: None,
+        };
+        (cluster, Handle { snapshots: snapshots_out, watches: watches_out })
+    }
+
+    /// Follows the cluster until `stop`.
+    pub(crate) async fn run(mut self, client: Client, stop: CancellationToken) {
+        let mut inputs = inputs(client, &self.rules.scope.namespace);
+        let fall_back = tokio::time::sleep(FALL_BACK_AFTER);
+        tokio::pin!(fall_back);
+        let mut may_fall_back = true;
+        loop {
+            let review = Instant::now() + self.patience();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(input) = inputs.next() => self.handle(input),
+                () = sleep_until(self.judge_at.unwrap_or(review)) => self.judge(),
+                () = sleep_until(self.save_at.unwrap_or(review)), if self.save_at.is_some() => self.save(),
+                () = &mut fall_back, if may_fall_back => {
+                    may_fall_back = false;
+                    self.fall_back();
+                }
+            }
+        }
+        self.save();
+    }
+
+    fn handle(&mut self, input: Input) {
+        metrics::object_told();
+        let news = self.index.handle(input);
+        let watches = self.index.watches();
+        self.watches.send_if_modified(|current| {
+            let changed = *current != watches;
+            if changed {
+                tell_watches(current, &watches);
+                *current = watches;
+            }
+            changed
+        });
+        let first = self.snapshots.borrow().origin != Origin::Live && self.index.objects().is_some();
+        if news == News::Yes || first {
+            let earliest = self.judged.map_or_else(Instant::now, |judged| judged + JUDGE_EVERY);
+            self.judge_at.get_or_insert(earliest.max(Instant::now() + SETTLE));
+        }
+    }
+
+    fn judge(&mut self) {
+        self.judge_at = None;
+        let Some(objects) = self.index.objects() else { return };
+        let mut next = self.rules.judge_cluster(objects, now());
+        next.problems.extend(self.index.problems());
+        metrics::objects_judged();
+        self.judged = Some(Instant::now());
+        self.on_disk = OnDisk::Older;
+        self.save_at.get_or_insert(Instant::now() + SAVE_EVERY);
+        publish(&self.snapshots, next);
+    }
+
+    /// Writes what is known to disk if it has changed, else notes that it is still so.
+    fn save(&mut self) {
+        self.save_at = None;
+        let (Some(state_dir), Some(objects)) = (&self.state_dir, self.index.objects()) else { return };
+        self.save_at = Some(Instant::now() + SAVE_EVERY);
+        if !self.index.is_live() {
+            return;
+        }
+        let written = match self.on_disk {
+            OnDisk::Older => state_dir.write(objects),
+            OnDisk::Newest => state_dir.touch(),
+        };
+        self.on_disk = if written.is_ok() { OnDisk::Newest } else { OnDisk::Older };
+        if let Err(error) = written {
+            warn!(%error, "what is known of the cluster cannot be kept for the next start");
+        }
+    }
+
+    /// Goes by what was known at the last run, as long as the API server has not told everything.
+    fn fall_back(&mut self) {
+        if self.index.objects().is_some() {
+            return;
+        }
+        let Some(state_dir) = &self.state_dir else {
+            return warn!("waiting for the Kubernetes API; without --state-dir nothing is known from before");
+        };
+        match state_dir.read(now()) {
+            Ok((objects, at)) => {
+                let snapshot = self.rules.judge_cluster(&objects, now());
+                warn!(
+                    addresses = snapshot.desired.addresses.len(),
+                    known = %humantime::format_rfc3339_seconds(at),
+                    "the Kubernetes API does not answer: starting from what this speaker knew last"
+                );
+                publish(&self.snapshots, Snapshot { origin: Origin::Saved { at }, ..snapshot });
+            }
+            Err(error) => warn!(%error, "the Kubernetes API does not answer, and there is nothing to start from"),
+        }
+    }
+
+    /// How long what is known means the same: until the first choice of an owner ends.
+    fn patience(&self) -> Duration {
+        let until = self.snapshots.borrow().changes_at().map(|at| at.duration_since(now()).unwrap_or_default());
+        until.map_or(REVIEW_EVERY, |until| until.clamp(SETTLE, REVIEW_EVERY))
+    }
+}
+
+/// What all watches tell, in one stream.
+fn inputs(client: Client, namespace: &str) -> BoxStream<'static, Input> {
+    let load_balancers = watcher::Config::default().fields("spec.type=LoadBalancer");
+    let any = watcher::Config::default;
+    let services = follow(Api::all(client.clone()), load_balancers, trim::service).map(Input::Service);
+    let slices = follow(Api::all(client.clone()), any(), trim::slice).map(Input::Slice);
+    let nodes = follow(Api::all(client.clone()), any(), trim::node).map(Input::Node);
+    let pools = follow(Api::namespaced(client.clone(), namespace), any(), trim::custom).map(Input::Pool);
+    let advertisements = follow(Api::namespaced(client, namespace), any(), trim::custom).map(Input::Advertisement);
+    let all = [services.boxed(), slices.boxed(), nodes.boxed(), pools.boxed(), advertisements.boxed()];
+    stream::select_all(all).boxed()
+}
+
+fn publish(snapshots: &watch::Sender<Snapshot>, next: Snapshot) {
+    snapshots.send_if_modified(|current| {
+        let changed = *current != next;
+        if changed {
+            report(current, &next);
+            *current = next;
+        }
+        changed
+    });
+}
+
+/// Logs which watches are in trouble, and which no longer are.
+fn tell_watches(before: &BTreeMap<Kind, Watch>, after: &BTreeMap<Kind, Watch>) {
+    for (kind, watch) in after {
+        let resource = kind.as_str();
+        let had = before.get(kind).and_then(|watch| watch.trouble.as_ref());
+        match (&watch.trouble, had) {
+            (Some(trouble), had) if Some(trouble) != had => match trouble {
+                Trouble::Forbidden(_) | Trouble::Unknown(_) => {
+                    warn!(resource, verbs = "list, watch", "cannot be watched: {trouble}");
+                }
+                Trouble::Failed(_) => warn!(resource, "the Kubernetes API does not tell: {trouble}"),
+            },
+            (None, Some(_)) => info!(resource, "the Kubernetes API tells again"),
+            (Some(_), _) | (None, None) => {}
+        }
+    }
+}
+
+/// Chosen: what one `kubectl apply` or one controller writes at once comes within this time.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Chosen: to judge ten thousand Services takes a few times less.
+const JUDGE_EVERY: Duration = Duration::from_millis(50);
+/// Chosen: what a crash may lose of the newest changes is little, and so are the writes.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// Chosen: a clock that is set is noticed after this time at the latest.
+const REVIEW_EVERY: Duration = Duration::from_secs(30);
+/// Chosen: an API server that is there has told all within it; a node that starts serves nothing meanwhile.
+const FALL_BACK_AFTER: Duration = Duration::from_secs(2);
+
+/// How long ago, at most, what is kept on disk may have been the truth. Chosen: a night without an API server.
+pub(crate) const FRESH_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The time between two points of the system's clock; nothing when it was set back.
+fn age(at: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(at).unwrap_or_default()
+}
