@@ -5,6 +5,7 @@
 mod allocate;
 #[cfg(feature = "lab")]
 mod chaos;
+mod controller;
 mod convert;
 mod drain;
 mod keys;
@@ -30,6 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Speaker(Box<garpike_speaker::Args>),
+    Controller(Box<garpike_controller::Args>),
     Allocate(allocate::Args),
     Convert(convert::Args),
     Owners(owners::Args),
@@ -44,10 +46,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::command().mut_subcommand("speaker", garpike_speaker::accept_metallb_environment);
+    let command = Cli::command()
+        .mut_subcommand("speaker", garpike_speaker::accept_metallb_environment)
+        .mut_subcommand("controller", garpike_controller::accept_metallb_environment);
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Speaker(args) => speaker::run(&args),
+        Command::Controller(args) => controller::run(&args),
         Command::Allocate(args) => allocate::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Owners(args) => owners::run(&args),

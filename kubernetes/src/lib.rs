@@ -10,4 +10,4 @@ mod follow;
 
 pub use client::{ConnectError, connect};
 pub use events::{Recorder, Regarding, Severity, recorder};
-pub use follow::{Trouble, Update, follow};
+pub use follow::{Trouble, Update, follow, follow_as};
