@@ -8,6 +8,7 @@ mod backup;
 mod chaos;
 mod cluster;
 mod completions;
+mod controller;
 mod convert;
 mod drain;
 mod explain;
@@ -35,6 +36,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Speaker(Box<garpike_speaker::Args>),
+    Controller(Box<garpike_controller::Args>),
     Allocate(allocate::Args),
     Convert(convert::Args),
     Owners(owners::Args),
@@ -53,10 +55,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::command().mut_subcommand("speaker", garpike_speaker::accept_metallb_environment);
+    let command = Cli::command()
+        .mut_subcommand("speaker", garpike_speaker::accept_metallb_environment)
+        .mut_subcommand("controller", garpike_controller::accept_metallb_environment);
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Speaker(args) => speaker::run(&args),
+        Command::Controller(args) => controller::run(&args),
         Command::Allocate(args) => allocate::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Owners(args) => owners::run(&args),

@@ -239,6 +239,11 @@ impl Planner {
         left_alone.map_or_else(|| self.allocator.held(key), |tenant| &tenant.observed.addresses)
     }
 
+    /// How many Services something may have to be written to, those included that wait for another try.
+    pub fn writes_due(&self) -> usize {
+        self.dirty.len() + self.retries.len()
+    }
+
     /// Why a Service does not have what it asks for.
     pub fn refusal(&self, key: &ServiceKey) -> Option<&Refusal> {
         self.tenants.get(key)?.refusal.as_ref()

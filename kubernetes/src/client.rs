@@ -24,6 +24,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     config.connect_timeout = Some(CONNECT_WITHIN);
     config.read_timeout = Some(READ_WITHIN);
     config.write_timeout = Some(WRITE_WITHIN);
+    // Who asks decides whether to ask again: a write that is sent twice in silence may succeed and then be answered with a
+    // conflict, as if nothing had been written.
+    config.default_retry = false;
     Client::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))
 }
 

@@ -153,7 +153,6 @@ impl Writer {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "events show when they were written")]
 fn now() -> Time {
     Time(Timestamp::now())
 }

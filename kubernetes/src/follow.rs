@@ -52,39 +52,59 @@ pub fn follow<K>(api: Api<K>, config: watcher::Config, trim: fn(&mut K)) -> impl
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    follow_as(api, config, move |mut object| {
+        trim(&mut object);
+        object
+    })
+}
+
+/// As [`follow`]; of each object only what `keep` makes of it is kept, from the first page of a list on.
+pub fn follow_as<K, T>(
+    api: Api<K>,
+    config: watcher::Config,
+    keep: impl Fn(K) -> T + Send,
+) -> impl Stream<Item = Update<T>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: Send,
+{
     let events = watcher::watcher(api, config).backoff(Pauses::default());
-    let state = State { listing: Vec::new(), trouble: None, ready: VecDeque::new() };
+    let state = State { keep, listing: Vec::new(), trouble: None, ready: VecDeque::new() };
     stream::unfold((Box::pin(events), state), move |(mut events, mut state)| async move {
         loop {
             if let Some(update) = state.ready.pop_front() {
                 return Some((update, (events, state)));
             }
             match events.next().await? {
-                Ok(event) => state.handle(event.modify(trim)),
+                Ok(event) => state.handle(event),
                 Err(error) => state.fail(&error),
             }
         }
     })
 }
 
-struct State<K> {
-    listing: Vec<K>,
+struct State<T, F> {
+    keep: F,
+    listing: Vec<T>,
     /// What was told last, until an answer comes.
     trouble: Option<Trouble>,
-    ready: VecDeque<Update<K>>,
+    ready: VecDeque<Update<T>>,
 }
 
-impl<K> State<K> {
-    fn handle(&mut self, event: Event<K>) {
+impl<T, F> State<T, F> {
+    fn handle<K>(&mut self, event: Event<K>)
+    where
+        F: Fn(K) -> T,
+    {
         match event {
             Event::Init => {
                 self.listing = Vec::new();
                 return;
             }
-            Event::InitApply(object) => self.listing.push(object),
+            Event::InitApply(object) => self.listing.push((self.keep)(object)),
             Event::InitDone => self.ready.push_back(Update::All(std::mem::take(&mut self.listing))),
-            Event::Apply(object) => self.ready.push_back(Update::Applied(object)),
-            Event::Delete(object) => self.ready.push_back(Update::Gone(object)),
+            Event::Apply(object) => self.ready.push_back(Update::Applied((self.keep)(object))),
+            Event::Delete(object) => self.ready.push_back(Update::Gone((self.keep)(object))),
         }
         self.trouble = None;
     }
@@ -110,12 +130,12 @@ fn trouble(error: &watcher::Error) -> Option<Trouble> {
             return Some(Trouble::Failed(error.to_string()));
         }
     };
-    match cause {
-        kube::Error::Api(status) if status.code == FORBIDDEN => Some(Trouble::Forbidden(status.message.clone())),
-        kube::Error::Api(status) if status.code == NOT_FOUND => Some(Trouble::Unknown(status.message.clone())),
-        kube::Error::Api(status) if status.code == GONE => None,
-        kube::Error::Api(status) => Some(Trouble::Failed(format!("{} ({})", status.message, status.code))),
-        other => Some(Trouble::Failed(with_causes(other))),
+    let kube::Error::Api(status) = cause else { return Some(Trouble::Failed(with_causes(cause))) };
+    match status.code {
+        GONE => None,
+        FORBIDDEN => Some(Trouble::Forbidden(status.message.clone())),
+        NOT_FOUND => Some(Trouble::Unknown(status.message.clone())),
+        code => Some(Trouble::Failed(format!("{} ({code})", status.message))),
     }
 }
 

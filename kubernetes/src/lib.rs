@@ -11,5 +11,5 @@ mod lenient;
 
 pub use client::{ConnectError, connect};
 pub use events::{Recorder, Regarding, Severity, recorder};
-pub use follow::{Trouble, Update, follow};
+pub use follow::{Trouble, Update, follow, follow_as};
 pub use lenient::Lenient;

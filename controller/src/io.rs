@@ -1,0 +1,8 @@
+//! The shells of the controller: clocks, sockets, requests. Nothing here decides who gets which address.
+
+pub(crate) mod foreign;
+pub(crate) mod lease;
+pub(crate) mod server;
+pub(crate) mod term;
+pub(crate) mod watches;
+pub(crate) mod writes;

@@ -1,0 +1,450 @@
+//! What is known of the cluster: the objects that the API tells of, the planner that is fed with them, and what people are
+//! to be told.
+//!
+//! Invariants: no address is given before all Services and pools are known; a kind that cannot be read stops nothing that
+//! does not need it, and takes no address from anybody. Nothing here sends anything or reads a clock.
+
+mod notice;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use garpike_controller_api::config::PoolName;
+use garpike_controller_api::{
+    IPAddressPool, IPAddressPoolStatus, L2Advertisement, ObjectKey, Objects, Problem, Scope, Severity, Source, Sourced,
+    validate,
+};
+use garpike_election::ServiceKey;
+use garpike_kubernetes::{Trouble, Update};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Resource;
+
+use crate::planner::{Completeness, Event, Failure, Planner, Write};
+use crate::seen::Seen;
+
+pub(crate) use notice::Notice;
+
+/// The objects of a cluster and what follows from them.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    scope: Scope,
+    planner: Planner,
+    objects: Objects,
+    services: BTreeMap<ServiceKey, Entry>,
+    kinds: BTreeMap<Kind, Knowledge>,
+    phase: Phase,
+    problems: Vec<Problem>,
+    notices: Vec<Notice>,
+}
+
+/// A Service.
+#[derive(Debug)]
+struct Entry {
+    seen: Seen,
+    /// When it was told of.
+    since: Instant,
+    /// What was wrong with it then.
+    wrong: String,
+}
+
+/// How far the registry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Services cannot be judged, as no pools are known.
+    Gathering,
+    /// They are judged as they come.
+    Judging,
+    /// All are known.
+    Serving,
+}
+
+/// The kinds that are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// IPAddressPools.
+    Pools,
+    /// L2Advertisements.
+    Advertisements,
+    /// Namespaces.
+    Namespaces,
+    /// Services.
+    Services,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Pools, Self::Advertisements, Self::Namespaces, Self::Services];
+
+    /// As in Kubernetes.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pools => "IPAddressPools",
+            Self::Advertisements => "L2Advertisements",
+            Self::Namespaces => "Namespaces",
+            Self::Services => "Services",
+        }
+    }
+}
+
+/// What is known of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Knowledge {
+    /// Whether all of it was told once.
+    listed: bool,
+    trouble: Option<Trouble>,
+}
+
+/// What came of a write.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// The object is this.
+    Done(Box<Seen>),
+    /// There is no such object.
+    Gone,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Whether something changed by which pools are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// [`Registry::judge_pools`] is due.
+    Pools,
+    /// It is not.
+    Other,
+}
+
+impl Registry {
+    /// Knows nothing yet.
+    pub(crate) fn new(scope: Scope) -> Self {
+        let unknown = Knowledge { listed: false, trouble: None };
+        Self {
+            scope,
+            planner: Planner::default(),
+            objects: Objects::default(),
+            services: BTreeMap::new(),
+            kinds: Kind::ALL.into_iter().map(|kind| (kind, unknown.clone())).collect(),
+            phase: Phase::Gathering,
+            problems: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Takes in what is told of pools.
+    pub(crate) fn handle_pools(&mut self, update: Update<IPAddressPool>) -> Change {
+        let before: BTreeMap<ObjectKey, Sourced<IPAddressPool>> = self.objects.pools.clone();
+        let listed = take(&mut self.objects.pools, update, self.kinds.get_mut(&Kind::Pools));
+        for key in before.keys().chain(self.objects.pools.keys()) {
+            let status = self.objects.pools.get(key).and_then(|pool| pool.object.status);
+            self.planner.handle_pool_status(&PoolName(key.name.clone()), status);
+        }
+        // Our own statuses come back this way, and change nothing.
+        let same = before.len() == self.objects.pools.len()
+            && before.iter().zip(&self.objects.pools).all(|((key, one), (other_key, other))| {
+                key == other_key
+                    && one.object.spec == other.object.spec
+                    && one.object.metadata.labels == other.object.metadata.labels
+            });
+        if same && listed == Listed::Before { Change::Other } else { Change::Pools }
+    }
+
+    /// Takes in what is told of advertisements.
+    pub(crate) fn handle_advertisements(&mut self, update: Update<L2Advertisement>) -> Change {
+        take(&mut self.objects.advertisements, update, self.kinds.get_mut(&Kind::Advertisements));
+        Change::Pools
+    }
+
+    /// Takes in what is told of namespaces.
+    pub(crate) fn handle_namespaces(&mut self, update: Update<Namespace>) -> Change {
+        let labels = |objects: &Objects| -> Vec<(ObjectKey, Option<BTreeMap<String, String>>)> {
+            let all = objects.namespaces.iter();
+            all.map(|(key, sourced)| (key.clone(), sourced.object.metadata.labels.clone())).collect()
+        };
+        let before = labels(&self.objects);
+        let listed = take(&mut self.objects.namespaces, update, self.kinds.get_mut(&Kind::Namespaces));
+        let same = before == labels(&self.objects) && listed == Listed::Before;
+        if same { Change::Other } else { Change::Pools }
+    }
+
+    /// Takes in what is told of Services.
+    pub(crate) fn handle_services(&mut self, update: Update<Seen>, now: Instant) {
+        match update {
+            Update::All(all) => {
+                let mut gone: BTreeSet<ServiceKey> = self.services.keys().cloned().collect();
+                for seen in all {
+                    gone.remove(&seen.key);
+                    self.handle_service(seen, now);
+                }
+                for key in &gone {
+                    self.handle_gone(key);
+                }
+                self.know(Kind::Services);
+                self.serve_if_all_is_known();
+            }
+            Update::Applied(seen) => {
+                self.know(Kind::Services);
+                self.handle_service(seen, now);
+            }
+            Update::Gone(seen) => {
+                self.know(Kind::Services);
+                self.handle_gone(&seen.key);
+            }
+            Update::Trouble(trouble) => self.handle_trouble(Kind::Services, trouble),
+        }
+    }
+
+    /// Judges the pools, and gives addresses when all is known. Costs a look at every Service.
+    pub(crate) fn judge_pools(&mut self) {
+        if !self.is_listed(Kind::Pools) || !self.is_decided(Kind::Namespaces) {
+            return;
+        }
+        let (config, mut problems) = validate(&self.objects, &self.scope);
+        // The controller does not know the nodes, so that what an advertisement warns of may be wrong.
+        problems.retain(|problem| {
+            problem.severity == Severity::Error || problem.object.as_deref().is_some_and(|of| of.starts_with(POOL))
+        });
+        let broken = problems.iter().any(|problem| {
+            problem.severity == Severity::Error && problem.object.as_deref().is_some_and(|of| of.starts_with(POOL))
+        });
+        let whole = !broken && self.is_listed(Kind::Namespaces);
+        self.problems = problems;
+        self.planner.handle_pools(&config.pools, if whole { Completeness::Whole } else { Completeness::Partial });
+        if self.phase == Phase::Gathering {
+            self.phase = Phase::Judging;
+            let keys: Vec<ServiceKey> = self.services.keys().cloned().collect();
+            for key in keys {
+                self.judge(&key);
+            }
+        }
+        self.serve_if_all_is_known();
+    }
+
+    /// What is to be written next, with the body that the API server is to be sent.
+    pub(crate) fn poll_write(&mut self) -> Option<(Write, Vec<u8>)> {
+        while let Some(write) = self.planner.poll_write() {
+            let Some(entry) = self.services.get(&write.service) else {
+                self.planner.handle_gone(&write.service);
+                continue;
+            };
+            let body = entry.seen.body(&write);
+            self.notices.extend(notice::deprecated(&entry.seen));
+            return Some((write, body));
+        }
+        None
+    }
+
+    /// Takes in what came of a write. Says since when it was due, when it is done.
+    pub(crate) fn handle_written(&mut self, write: &Write, written: Written, now: Instant) -> Option<Instant> {
+        match written {
+            Written::Done(seen) => {
+                self.planner.handle_written(write, seen.version);
+                let entry = self.services.get_mut(&write.service)?;
+                if seen.version > entry.seen.version {
+                    entry.seen = *seen;
+                }
+                let since = entry.since;
+                self.forget_if_done(&write.service);
+                Some(since)
+            }
+            Written::Gone => {
+                self.handle_gone(&write.service);
+                None
+            }
+            Written::Failed(failure) => {
+                self.planner.handle_failure(write, failure, now);
+                None
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.planner.poll_timeout()
+    }
+
+    /// Lets writes be tried again.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.planner.handle_timeout(now);
+    }
+
+    /// What people are to be told.
+    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
+        let mut notices = std::mem::take(&mut self.notices);
+        while let Some(event) = self.planner.poll_event() {
+            if let Some(entry) = self.services.get(&event.service) {
+                notices.push(Notice::of_event(&entry.seen, event));
+            }
+        }
+        notices
+    }
+
+    /// The pools whose status is to be written, with that.
+    pub(crate) fn pool_writes(&self) -> Vec<(PoolName, IPAddressPool)> {
+        let writes = self.planner.pool_writes().into_iter();
+        let of_pool = |(name, status): (PoolName, IPAddressPoolStatus)| {
+            let key = ObjectKey { namespace: self.scope.namespace.clone(), name: name.0.clone() };
+            let mut pool = self.objects.pools.get(&key)?.object.clone();
+            pool.status = Some(status);
+            Some((name, pool))
+        };
+        writes.filter_map(of_pool).collect()
+    }
+
+    /// The status of a pool was written.
+    pub(crate) fn handle_pool_written(&mut self, name: &PoolName, status: Option<IPAddressPoolStatus>) {
+        self.planner.handle_pool_status(name, status);
+    }
+
+    /// How many addresses of each pool are held and free.
+    pub(crate) fn counts(&self) -> BTreeMap<PoolName, IPAddressPoolStatus> {
+        self.planner.counts()
+    }
+
+    /// How many writes are due or wait for another try.
+    pub(crate) fn writes_due(&self) -> usize {
+        self.planner.writes_due()
+    }
+
+    /// What is wrong with pools and advertisements.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Whether addresses are given.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// Whether pools were judged.
+    pub(crate) fn is_configured(&self) -> bool {
+        self.phase != Phase::Gathering
+    }
+
+    /// The kinds that cannot be read, and why.
+    pub(crate) fn troubles(&self) -> BTreeMap<Kind, String> {
+        let troubled = |(kind, knowledge): (&Kind, &Knowledge)| {
+            knowledge.trouble.as_ref().map(|trouble| (*kind, trouble.to_string()))
+        };
+        self.kinds.iter().filter_map(troubled).collect()
+    }
+
+    fn handle_service(&mut self, seen: Seen, now: Instant) {
+        let known = self.services.get(&seen.key);
+        if known.is_some_and(|known| known.seen.version >= seen.version && self.phase != Phase::Gathering) {
+            return;
+        }
+        let wrong = known.map(|known| known.wrong.clone()).unwrap_or_default();
+        let key = seen.key.clone();
+        self.services.insert(key.clone(), Entry { seen, since: now, wrong });
+        if self.phase != Phase::Gathering {
+            self.judge(&key);
+        }
+    }
+
+    /// Tells the planner of a Service, and people what is wrong with it.
+    fn judge(&mut self, key: &ServiceKey) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        let object = Sourced { object: entry.seen.service(), source: Source::default() };
+        let problems = self.planner.handle_object(key, &object, &self.scope);
+        let errors: Vec<&Problem> = problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
+        let wrong = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        if wrong != entry.wrong {
+            let has_address = !self.planner.addresses(key).is_empty();
+            self.notices.extend(errors.into_iter().map(|problem| Notice::of_problem(&entry.seen, problem, has_address)));
+            entry.wrong = wrong;
+        }
+        self.forget_if_done(key);
+    }
+
+    /// Services of which the planner does not want to know are none of our business.
+    fn forget_if_done(&mut self, key: &ServiceKey) {
+        if !self.planner.knows(key) {
+            self.services.remove(key);
+        }
+    }
+
+    fn handle_gone(&mut self, key: &ServiceKey) {
+        self.services.remove(key);
+        self.planner.handle_gone(key);
+    }
+
+    fn handle_trouble(&mut self, kind: Kind, trouble: Trouble) {
+        if let Some(knowledge) = self.kinds.get_mut(&kind) {
+            knowledge.trouble = Some(trouble);
+        }
+    }
+
+    fn know(&mut self, kind: Kind) {
+        if let Some(knowledge) = self.kinds.get_mut(&kind) {
+            *knowledge = Knowledge { listed: true, trouble: None };
+        }
+    }
+
+    fn is_listed(&self, kind: Kind) -> bool {
+        self.kinds.get(&kind).is_some_and(|knowledge| knowledge.listed)
+    }
+
+    /// Whether it is listed, or waiting for it makes no sense.
+    fn is_decided(&self, kind: Kind) -> bool {
+        let hopeless = |trouble: &Trouble| match trouble {
+            Trouble::Forbidden(_) | Trouble::Unknown(_) => true,
+            Trouble::Failed(_) => false,
+        };
+        let is_decided = |knowledge: &Knowledge| knowledge.listed || knowledge.trouble.as_ref().is_some_and(hopeless);
+        self.kinds.get(&kind).is_some_and(is_decided)
+    }
+
+    fn serve_if_all_is_known(&mut self) {
+        if self.phase == Phase::Judging && self.is_listed(Kind::Services) {
+            self.phase = Phase::Serving;
+            self.planner.handle_synced();
+        }
+    }
+}
+
+/// Whether all of a kind had been told before an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listed {
+    Before,
+    First,
+}
+
+/// Takes an update into the objects of a kind.
+fn take<K: Resource>(
+    objects: &mut BTreeMap<ObjectKey, Sourced<K>>,
+    update: Update<K>,
+    knowledge: Option<&mut Knowledge>,
+) -> Listed {
+    let sourced = |object: K| (key_of(&object), Sourced { object, source: Source::default() });
+    let trouble = match update {
+        Update::All(all) => {
+            *objects = all.into_iter().map(sourced).collect();
+            None
+        }
+        Update::Applied(object) => {
+            objects.extend([sourced(object)]);
+            None
+        }
+        Update::Gone(object) => {
+            objects.remove(&key_of(&object));
+            None
+        }
+        Update::Trouble(trouble) => Some(trouble),
+    };
+    let Some(knowledge) = knowledge else { return Listed::Before };
+    let before = knowledge.clone();
+    *knowledge = Knowledge { listed: before.listed || trouble.is_none(), trouble };
+    // A kind that cannot be read decides as much as one that was.
+    if before.listed && knowledge.listed { Listed::Before } else { Listed::First }
+}
+
+fn key_of<K: Resource>(object: &K) -> ObjectKey {
+    let meta = object.meta();
+    let namespace = meta.namespace.clone().unwrap_or_default();
+    ObjectKey { namespace, name: meta.name.clone().unwrap_or_default() }
+}
+
+/// How problems call a pool.
+const POOL: &str = "IPAddressPool ";
+
+#[cfg(test)]
+mod tests;
