@@ -3,6 +3,7 @@
 //! These types say what can be written, not what is right: [`crate::validate`] gives them a meaning. The definitions that
 //! the API server is given are made from them by [`definitions`].
 
+mod bgp;
 mod definition;
 mod states;
 
@@ -11,6 +12,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bgp::{
+    BFDProfile, BFDProfileSpec, BGPAdvertisement, BGPAdvertisementSpec, BGPPeer, BGPPeerSpec, DynamicAsn, NoStatus,
+    OldBGPPeer, OldBGPPeerSpec, OldExpression, OldNodeSelector, SecretReference, ServiceBGPStatus,
+    ServiceBGPStatusSpec, ServiceBGPStatusStatus,
+};
 pub use definition::definitions;
 pub use states::{
     Community, CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState,

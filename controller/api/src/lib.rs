@@ -22,10 +22,12 @@ mod validate;
 
 pub use config::Config;
 pub use crd::{
-    Community, CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState,
-    ConfigurationStateSpec, ConfigurationStateStatus, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus,
-    InterfaceInfo, L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector,
-    ServiceAllocation, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus, definitions,
+    BFDProfile, BFDProfileSpec, BGPAdvertisement, BGPAdvertisementSpec, BGPPeer, BGPPeerSpec, Community,
+    CommunityAlias, CommunitySpec, CommunityStatus, ConfigurationResult, ConfigurationState, ConfigurationStateSpec,
+    ConfigurationStateStatus, DynamicAsn, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, InterfaceInfo,
+    L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, NoStatus, OldBGPPeer, OldBGPPeerSpec, OldExpression,
+    OldNodeSelector, PreferredNodeSelector, SecretReference, ServiceAllocation, ServiceBGPStatus, ServiceBGPStatusSpec,
+    ServiceBGPStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus, definitions,
 };
 pub use desired::{Move, desired};
 pub use endpoints::{ServingEndpoints, service_of};
