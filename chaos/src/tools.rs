@@ -46,6 +46,16 @@ impl Program {
         }
     }
 
+    /// The name that Go gives its file.
+    fn binary(self) -> &'static str {
+        match self {
+            // The last part of the package's path is its major version.
+            Self::Etcd => "server",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Kubectl => "kubectl",
+        }
+    }
+
     fn module(self) -> &'static Module {
         match self {
             Self::Etcd => &ETCD,
@@ -69,20 +79,20 @@ impl fmt::Display for Program {
     }
 }
 
-/// Builds what is missing; `progress` hears of each program before its build begins.
+/// Builds what is missing; `progress` hears of the programs of a module before their build begins.
 ///
 /// # Errors
 ///
 /// When there is no Go, the proxy cannot be reached, or the cache cannot be written.
-pub fn build_missing(mut progress: impl FnMut(Program)) -> Result<(), ToolError> {
-    for program in Program::ALL {
-        match program.path() {
-            Ok(_) => {}
-            Err(ToolError::Missing { program }) => {
-                progress(program);
-                build(program)?;
-            }
-            Err(error) => return Err(error),
+pub fn build_missing(mut progress: impl FnMut(&[Program])) -> Result<(), ToolError> {
+    for module in [&ETCD, &KUBERNETES] {
+        let directory = module.directory()?;
+        let absent = |program: &Program| !directory.join(program.name()).is_file();
+        let of_module = Program::ALL.into_iter().filter(|program| program.module().name == module.name);
+        let missing: Vec<Program> = of_module.filter(absent).collect();
+        if !missing.is_empty() {
+            progress(&missing);
+            module.build(&missing, &directory)?;
         }
     }
     Ok(())
@@ -109,18 +119,18 @@ pub enum ToolError {
         source: io::Error,
     },
     /// There is no Go.
-    #[error("cannot run `go`, which builds {program}; install Go 1.26 or newer")]
+    #[error("cannot run `go`, which builds {module}; install Go 1.26 or newer")]
     Go {
-        /// The program.
-        program: Program,
+        /// What was to be built.
+        module: &'static str,
         /// The cause.
         source: io::Error,
     },
     /// The build failed; the compiler has said why.
-    #[error("building {program} failed: {status}")]
+    #[error("building {module} failed: {status}")]
     Build {
-        /// The program.
-        program: Program,
+        /// What was to be built.
+        module: &'static str,
         /// How Go ended.
         status: ExitStatus,
     },
@@ -165,35 +175,39 @@ impl Module {
         }
         flags
     }
-}
 
-/// Builds beside the place where the program is kept and moves it there whole.
-fn build(program: Program) -> Result<(), ToolError> {
-    let module = program.module();
-    let directory = module.directory()?;
-    let sources = directory.join("module");
-    let write = |path: &Path, written: io::Result<()>| {
-        written.map_err(|source| ToolError::Write { path: path.to_owned(), source })
-    };
-    write(&sources, fs::create_dir_all(&sources))?;
-    for (name, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
-        let path = sources.join(name);
-        write(&path, fs::write(&path, text))?;
+    /// Builds beside the place where the programs are kept and moves them there whole. All in one call: they share most
+    /// of their packages, and linking is done side by side.
+    fn build(&self, programs: &[Program], directory: &Path) -> Result<(), ToolError> {
+        let sources = directory.join("module");
+        let unfinished = directory.join(format!("unfinished.{}", std::process::id()));
+        let write = |path: &Path, written: io::Result<()>| {
+            written.map_err(|source| ToolError::Write { path: path.to_owned(), source })
+        };
+        for new in [&sources, &unfinished] {
+            write(new, fs::create_dir_all(new))?;
+        }
+        for (name, text) in [("go.mod", self.go_mod), ("go.sum", self.go_sum)] {
+            let path = sources.join(name);
+            write(&path, fs::write(&path, text))?;
+        }
+        let status = Command::new("go")
+            .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &self.linker_flags(), "-o"])
+            .arg(&unfinished)
+            .args(programs.iter().map(|program| program.package()))
+            .current_dir(&sources)
+            .env("CGO_ENABLED", "0")
+            .status()
+            .map_err(|source| ToolError::Go { module: self.name, source })?;
+        if !status.success() {
+            return Err(ToolError::Build { module: self.name, status });
+        }
+        for program in programs {
+            let path = directory.join(program.name());
+            write(&path, fs::rename(unfinished.join(program.binary()), &path))?;
+        }
+        write(&unfinished, fs::remove_dir(&unfinished))
     }
-    let unfinished = directory.join(format!("{program}.{}", std::process::id()));
-    let status = Command::new("go")
-        .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &module.linker_flags(), "-o"])
-        .arg(&unfinished)
-        .arg(program.package())
-        .current_dir(&sources)
-        .env("CGO_ENABLED", "0")
-        .status()
-        .map_err(|source| ToolError::Go { program, source })?;
-    if !status.success() {
-        return Err(ToolError::Build { program, status });
-    }
-    let path = directory.join(program.name());
-    write(&path, fs::rename(&unfinished, &path))
 }
 
 /// Not 3.4, on which a watch without resourceVersion hangs.

@@ -1,76 +1,111 @@
 //! etcd and kube-apiserver on loopback.
 //!
-//! Requests are authorised as in a cluster (RBAC), so a test can be a user with few rights. ServiceAccounts have no
-//! controller here: pods need none, and tokens are made by whoever needs one.
+//! Requests are authorised as in a cluster (RBAC), and those of ServiceAccounts are written to an audit log: a test can
+//! see what was written, and what was refused. Nothing controls anything here: pods need no ServiceAccount, namespaces
+//! are never finished, a ServiceAccount's token is made by whoever needs one.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use garpike_kubernetes::{ConnectError, connect};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::PostParams;
+use kube::{Api, Client};
 use tempfile::TempDir;
 use thiserror::Error;
 
+use super::audit::Audit;
+use super::process::Process;
 use crate::tools::{Program, ToolError};
 
 /// A running API server with its own database. Dropping it ends both.
-#[derive(Debug)]
 pub struct ApiServer {
     // In this order: the server ends before its database, and the directory goes last.
-    server: Process,
+    _server: Process,
     _database: Process,
     address: SocketAddr,
+    client: Client,
     directory: TempDir,
 }
 
-/// Somebody who may send requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum User {
-    /// May do everything.
-    Admin,
-    /// A ServiceAccount, with the rights that roles give it.
-    ServiceAccount {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+/// Which addresses the Services of a cluster get inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    /// IPv4 alone.
+    V4,
+    /// Both, IPv4 first.
+    Dual,
 }
 
 impl ApiServer {
-    /// Starts both and waits until the server is ready: some seconds. Besides the administrator, `users` may send
-    /// requests.
+    /// Starts both and waits until the server is ready: some seconds.
     ///
     /// # Errors
     ///
     /// When a program is missing, ends, or is not ready in time; then its last words are part of the error.
-    pub fn start(users: &[User]) -> Result<Self, ApiServerError> {
+    pub async fn start(stack: Stack) -> Result<Self, ApiServerError> {
         let directory = tempfile::Builder::new().prefix("garpike-api-").tempdir().map_err(ApiServerError::Directory)?;
-        let path = directory.path().to_path_buf();
+        let path = directory.path();
         let write = |name: &str, text: &str| {
             let path = path.join(name);
             fs::write(&path, text).map_err(|source| ApiServerError::File { path, source })
         };
-        let users: Vec<&User> = [&User::Admin].into_iter().chain(users).collect();
-        write("tokens.csv", &users.iter().map(|user| user.line()).collect::<String>())?;
-        write("service-accounts.pem", &rcgen::KeyPair::generate().map_err(ApiServerError::Key)?.serialize_pem())?;
+        write("tokens.csv", &format!("{ADMIN},admin,admin,\"system:masters\"\n"))?;
+        write("audit-policy.yaml", AUDIT_POLICY)?;
+        let key = rcgen::KeyPair::generate().map_err(ApiServerError::Key)?;
+        write(SIGNING_KEY, &key.serialize_pem())?;
+        write(VERIFYING_KEY, &key.public_key_pem())?;
         let [address, clients, peers] = free_addresses().map_err(ApiServerError::Ports)?;
-        let database = Process::spawn(Program::Etcd, &path, &etcd_arguments(&path, clients, peers))?;
-        let server = Process::spawn(Program::KubeApiserver, &path, &server_arguments(&path, address, clients))?;
-        let mut this = Self { server, _database: database, address, directory };
-        this.wait_until_ready()?;
-        for user in users {
-            write(&user.kubeconfig_name(), &this.kubeconfig_of(user))?;
-        }
-        Ok(this)
+        let database = spawn(Program::Etcd, path, &etcd_arguments(path, clients, peers))?;
+        let mut server = spawn(Program::KubeApiserver, path, &server_arguments(path, address, clients, stack))?;
+        let kubeconfig = path.join(KUBECONFIG);
+        write(KUBECONFIG, &kubeconfig_for(path, &format!("https://{address}"), ADMIN))?;
+        let client = wait_until_ready(&mut server, path, &kubeconfig).await?;
+        Ok(Self { _server: server, _database: database, address, client, directory })
     }
 
-    /// A kubeconfig file of a user that [`ApiServer::start`] was told of.
-    pub fn kubeconfig(&self, user: &User) -> PathBuf {
-        self.directory.path().join(user.kubeconfig_name())
+    /// A client that may do everything.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The kubeconfig file of somebody who may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join(KUBECONFIG)
+    }
+
+    /// A kubeconfig file with a fresh token of a ServiceAccount that exists, for requests to `server`: this one, or a
+    /// proxy before it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such ServiceAccount, or the file cannot be written.
+    pub async fn kubeconfig_of(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        server: Server<'_>,
+    ) -> Result<PathBuf, ApiServerError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
+        let wanted = TokenRequest {
+            spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_LASTS_S), ..TokenRequestSpec::default() },
+            ..TokenRequest::default()
+        };
+        let made = api.create_token_request(service_account, &PostParams::default(), &wanted).await;
+        let token = made.map_err(|error| ApiServerError::Token(Box::new(error)))?.status.map(|status| status.token);
+        let (url, kind) = match server {
+            Server::Itself => (format!("https://{}", self.address), "direct"),
+            Server::Proxy(url) => (url.to_owned(), "proxy"),
+        };
+        let path = self.directory.path().join(format!("{namespace}-{service_account}-{kind}.kubeconfig"));
+        let text = kubeconfig_for(self.directory.path(), &url, &token.unwrap_or_default());
+        fs::write(&path, text).map_err(|source| ApiServerError::File { path: path.clone(), source })?;
+        Ok(path)
     }
 
     /// Where it listens.
@@ -78,72 +113,29 @@ impl ApiServer {
         self.address
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), ApiServerError> {
-        let deadline = now() + READY_WITHIN;
-        loop {
-            if let Some(status) = self.server.ended() {
-                return Err(self.server.failed(Failure::Ended(status)));
-            }
-            let mut ready = Command::new(Program::Kubectl.path()?);
-            ready
-                .args(["--server", &format!("https://{}", self.address), "--insecure-skip-tls-verify"])
-                .args(["--token", &User::Admin.token(), "--request-timeout=2s", "get", "--raw=/readyz"])
-                .env("HOME", self.directory.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            // A client of its own is started only when somebody listens: it costs more than a connection.
-            if TcpStream::connect_timeout(&self.address, CONNECT_WITHIN).is_ok()
-                && ready.status().is_ok_and(|status| status.success())
-            {
-                return Ok(());
-            }
-            if now() >= deadline {
-                return Err(self.server.failed(Failure::NotReady(READY_WITHIN)));
-            }
-            thread::sleep(POLL);
-        }
+    /// A file with its certificate, which is its own authority.
+    pub fn certificate(&self) -> PathBuf {
+        certificate(self.directory.path())
     }
 
-    fn kubeconfig_of(&self, user: &User) -> String {
-        let config = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "lab",
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
-            "clusters": [{"name": "lab", "cluster": {
-                "server": format!("https://{}", self.address),
-                "certificate-authority": self.directory.path().join("certs/apiserver.crt"),
-            }}],
-            "users": [{"name": "lab", "user": {"token": user.token()}}],
-        });
-        config.to_string()
+    /// A directory that goes when the server does.
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What ServiceAccounts have asked for.
+    pub fn audit(&self) -> Audit {
+        Audit::of(self.directory.path().join(AUDIT_LOG))
     }
 }
 
-impl User {
-    fn token(&self) -> String {
-        match self {
-            Self::Admin => "admin".to_owned(),
-            Self::ServiceAccount { namespace, name } => format!("{namespace}-{name}"),
-        }
-    }
-
-    /// Its line of `--token-auth-file`: token, user name, user id, groups.
-    fn line(&self) -> String {
-        let token = self.token();
-        match self {
-            Self::Admin => format!("{token},admin,admin,\"system:masters\"\n"),
-            Self::ServiceAccount { namespace, name } => format!(
-                "{token},system:serviceaccount:{namespace}:{name},{token},\
-                 \"system:serviceaccounts,system:serviceaccounts:{namespace}\"\n"
-            ),
-        }
-    }
-
-    fn kubeconfig_name(&self) -> String {
-        format!("{}.kubeconfig", self.token())
-    }
+/// Whom a client talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server<'a> {
+    /// The API server.
+    Itself,
+    /// What listens at this URL.
+    Proxy(&'a str),
 }
 
 /// Why there is no API server.
@@ -166,6 +158,9 @@ pub enum ApiServerError {
     /// No key for the tokens of ServiceAccounts could be made.
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
+    /// No token was given.
+    #[error("cannot get a token of a ServiceAccount")]
+    Token(#[source] Box<kube::Error>),
     /// Loopback has no free ports.
     #[error("cannot find free ports on 127.0.0.1")]
     Ports(#[source] io::Error),
@@ -177,79 +172,84 @@ pub enum ApiServerError {
         /// The cause.
         source: io::Error,
     },
-    /// A program was started in vain.
-    #[error("{program} {failure}; it last said:\n{last_words}")]
-    Failed {
-        /// The program.
-        program: Program,
-        /// What happened.
-        failure: Failure,
+    /// It ended by itself.
+    #[error("kube-apiserver ended ({status}); it last said:\n{last_words}")]
+    Ended {
+        /// How.
+        status: ExitStatus,
         /// The end of its log.
         last_words: String,
     },
-}
-
-/// How a program failed.
-#[derive(Debug, Error)]
-pub enum Failure {
-    /// It ended by itself.
-    #[error("ended ({0})")]
-    Ended(ExitStatus),
     /// It runs, but does not serve.
-    #[error("was not ready within {0:?}")]
-    NotReady(Duration),
+    #[error("kube-apiserver was not ready within {READY_WITHIN:?}; it last said:\n{last_words}")]
+    NotReady {
+        /// The end of its log.
+        last_words: String,
+    },
+    /// There is no client for it.
+    #[error(transparent)]
+    Client(#[from] ConnectError),
 }
 
-/// A program that ends when it is dropped.
-#[derive(Debug)]
-struct Process {
-    program: Program,
-    child: Child,
-    log: PathBuf,
+fn spawn(program: Program, directory: &Path, arguments: &[String]) -> Result<Process, ApiServerError> {
+    let mut command = Command::new(program.path()?);
+    command.args(arguments).current_dir(directory);
+    let log = directory.join(format!("{program}.log"));
+    Process::spawn(command, &log).map_err(|source| ApiServerError::Spawn { program, source })
 }
 
-impl Process {
-    fn spawn(program: Program, directory: &Path, arguments: &[String]) -> Result<Self, ApiServerError> {
-        let log = directory.join(format!("{program}.log"));
-        let file = || -> io::Result<(File, File)> {
-            let file = File::create(&log)?;
-            Ok((file.try_clone()?, file))
-        };
-        let (out, err) = file().map_err(|source| ApiServerError::File { path: log.clone(), source })?;
-        let child = Command::new(program.path()?)
-            .args(arguments)
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .map_err(|source| ApiServerError::Spawn { program, source })?;
-        Ok(Self { program, child, log })
-    }
-
-    fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
-    }
-
-    fn failed(&self, failure: Failure) -> ApiServerError {
-        let mut said = String::new();
-        let read = File::open(&self.log).and_then(|mut file| file.read_to_string(&mut said));
-        let last_words = match read {
-            Ok(_) => {
-                said.lines().rev().take(LAST_WORDS).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
-            }
-            Err(error) => format!("(its log cannot be read: {error})"),
-        };
-        ApiServerError::Failed { program: self.program, failure, last_words }
+async fn wait_until_ready(
+    server: &mut Process,
+    directory: &Path,
+    kubeconfig: &Path,
+) -> Result<Client, ApiServerError> {
+    let deadline = now() + READY_WITHIN;
+    let mut client = None;
+    loop {
+        if let Some(status) = server.ended() {
+            return Err(ApiServerError::Ended { status, last_words: server.last_words() });
+        }
+        // The server makes its certificate; a client wants to read it.
+        if client.is_none() && certificate(directory).is_file() {
+            client = connect(Some(kubeconfig)).await.ok();
+        }
+        if let Some(client) = &client
+            && is_ready(client).await
+        {
+            return Ok(client.clone());
+        }
+        if now() >= deadline {
+            return Err(ApiServerError::NotReady { last_words: server.last_words() });
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+async fn is_ready(client: &Client) -> bool {
+    let request = hyper::Request::get("/readyz").body(Vec::new()).expect("a path is a request");
+    tokio::time::timeout(ASK_FOR, client.request_text(request)).await.is_ok_and(|answer| answer.is_ok())
+}
+
+fn kubeconfig_for(directory: &Path, server: &str, token: &str) -> String {
+    let mut cluster = serde_json::json!({ "server": server });
+    if server.starts_with("https:")
+        && let Some(cluster) = cluster.as_object_mut()
+    {
+        cluster.insert("certificate-authority".to_owned(), certificate(directory).display().to_string().into());
     }
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "lab",
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        "clusters": [{"name": "lab", "cluster": cluster}],
+        "users": [{"name": "lab", "user": {"token": token}}],
+    });
+    config.to_string()
+}
+
+fn certificate(directory: &Path) -> PathBuf {
+    directory.join("certs/apiserver.crt")
 }
 
 fn etcd_arguments(directory: &Path, clients: SocketAddr, peers: SocketAddr) -> Vec<String> {
@@ -269,24 +269,35 @@ fn etcd_arguments(directory: &Path, clients: SocketAddr, peers: SocketAddr) -> V
     pairs.map(|(name, value)| format!("--{name}={value}")).into()
 }
 
-fn server_arguments(directory: &Path, address: SocketAddr, etcd: SocketAddr) -> Vec<String> {
+fn server_arguments(directory: &Path, address: SocketAddr, etcd: SocketAddr, stack: Stack) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
+    let cluster_ips = match stack {
+        Stack::V4 => "10.96.0.0/16",
+        Stack::Dual => "10.96.0.0/16,fd00:10:96::/112",
+    };
     let pairs = [
         ("etcd-servers", format!("http://{etcd}")),
         ("bind-address", address.ip().to_string()),
         ("secure-port", address.port().to_string()),
         ("cert-dir", file("certs")),
-        ("service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112".to_owned()),
+        ("service-cluster-ip-range", cluster_ips.to_owned()),
         ("authorization-mode", "RBAC".to_owned()),
         ("token-auth-file", file("tokens.csv")),
         ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-        ("service-account-key-file", file("service-accounts.pem")),
-        ("service-account-signing-key-file", file("service-accounts.pem")),
+        ("service-account-key-file", file(VERIFYING_KEY)),
+        ("service-account-signing-key-file", file(SIGNING_KEY)),
         // It refuses pods until a controller that is not here has made their ServiceAccount.
         ("disable-admission-plugins", "ServiceAccount".to_owned()),
         ("endpoint-reconciler-type", "none".to_owned()),
         ("allow-privileged", "true".to_owned()),
         ("profiling", "false".to_owned()),
+        ("audit-policy-file", file("audit-policy.yaml")),
+        ("audit-log-path", file(AUDIT_LOG)),
+        // A line is there when the answer is.
+        ("audit-log-mode", "blocking".to_owned()),
+        // Tests ask much of it on two cores; what they judge is not its queues.
+        ("max-requests-inflight", "1000".to_owned()),
+        ("max-mutating-requests-inflight", "1000".to_owned()),
     ];
     pairs.map(|(name, value)| format!("--{name}={value}")).into()
 }
@@ -304,9 +315,24 @@ fn now() -> Instant {
     Instant::now()
 }
 
+const ADMIN: &str = "admin";
+const KUBECONFIG: &str = "admin.kubeconfig";
+const SIGNING_KEY: &str = "service-accounts.pem";
+const VERIFYING_KEY: &str = "service-accounts.pub";
+const AUDIT_LOG: &str = "audit.jsonl";
+/// What the administrator does is a test's own doing.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- level: Metadata
+  userGroups: [\"system:serviceaccounts\"]
+- level: None
+";
+/// Longer than any test.
+const TOKEN_LASTS_S: i64 = 24 * 3600;
 /// Measured: 3 s on two cores; chosen with room for a machine under load.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Chosen: a server that does not answer in this time is not ready.
+const ASK_FOR: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
-/// Chosen: a screen.
-const LAST_WORDS: usize = 20;

@@ -1,0 +1,109 @@
+//! A running controller.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::process::Process;
+
+/// A process of `garpike controller`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Controller {
+    process: Process,
+    health: u16,
+    metrics: u16,
+}
+
+impl Controller {
+    pub(super) fn spawn(command: Command, log: &Path, health: u16, metrics: u16) -> io::Result<Self> {
+        Ok(Self { process: Process::spawn(command, log)?, health, metrics })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// The end of its log.
+    pub fn last_words(&self) -> String {
+        self.process.last_words()
+    }
+
+    /// Kills it as the kernel would: nothing is released.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    /// Tells it to end, and waits until it has; how long that took.
+    ///
+    /// # Errors
+    ///
+    /// When it has not ended in time: then it is killed.
+    pub async fn terminate(self, within: Duration) -> Result<(ExitStatus, Duration), StillRunning> {
+        let Self { mut process, .. } = self;
+        let begun = now();
+        process.signal(Signal::SIGTERM);
+        while begun.elapsed() < within {
+            if let Some(status) = process.ended() {
+                return Ok((status, begun.elapsed()));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(StillRunning { last_words: process.last_words() })
+    }
+
+    /// How it ended by itself, when it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// What `/readyz` says: the status code and the text. None: nobody listens.
+    pub async fn readyz(&self) -> Option<(u16, String)> {
+        get(self.health, "/readyz").await.ok()
+    }
+
+    /// What `/metrics` says; empty when nobody listens.
+    pub async fn metrics(&self) -> String {
+        get(self.metrics, "/metrics").await.map(|(_, text)| text).unwrap_or_default()
+    }
+}
+
+/// A controller does not end.
+#[derive(Debug, thiserror::Error)]
+#[error("the controller did not end in time; it last said:\n{last_words}")]
+pub struct StillRunning {
+    last_words: String,
+}
+
+/// One request over a connection of its own.
+async fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
+    let ask = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        status.map(|status| (status, body)).ok_or_else(|| io::Error::other("no HTTP"))
+    };
+    tokio::time::timeout(ASK_FOR, ask).await?
+}
+
+#[expect(clippy::disallowed_methods, reason = "it waits for another program")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+const POLL: Duration = Duration::from_millis(5);
+/// Chosen: loopback, and text that is there already.
+const ASK_FOR: Duration = Duration::from_secs(5);
+const MAX_ANSWER_BYTES: u64 = 16 << 20;

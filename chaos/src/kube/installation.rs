@@ -1,0 +1,305 @@
+//! Garpike as it is installed in a cluster: definitions, rights, a namespace, controllers.
+//!
+//! Several installations live side by side in one API server, each in a namespace of its own and with a load balancer
+//! class of its own. Their rights are those of `deploy/manifests/rbac.yaml`, in another namespace.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use garpike_controller_api::definitions;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::api_server::{ApiServer, ApiServerError, Server};
+use super::controller::Controller;
+
+/// A namespace with the rights of a controller.
+pub struct Installation<'a> {
+    server: &'a ApiServer,
+    program: PathBuf,
+    namespace: String,
+    class: Option<String>,
+}
+
+/// Writes the definitions of the custom resources, and waits until they are served.
+///
+/// # Errors
+///
+/// When the API server refuses one.
+pub async fn define(server: &ApiServer) -> Result<(), InstallError> {
+    let api: Api<CustomResourceDefinition> = Api::all(server.client());
+    for (name, definition) in definitions() {
+        api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&definition)).await?;
+    }
+    for (name, _) in definitions() {
+        while !is_established(&api.get(name).await?) {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Installation<'a> {
+    /// Makes the namespace and gives the rights. `program` is the binary whose controllers run in it; they look after
+    /// Services of this class, or of none.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses an object.
+    pub async fn install(
+        server: &'a ApiServer,
+        program: &Path,
+        namespace: &str,
+        class: Option<&str>,
+    ) -> Result<Self, InstallError> {
+        let client = server.client();
+        let of_namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        apply(&client, &of_namespace).await?;
+        for object in rights(namespace)? {
+            apply(&client, &object).await?;
+        }
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "controller", "namespace": namespace},
+            "spec": {
+                "selector": {"matchLabels": labels()},
+                "template": pod_template(),
+            },
+        });
+        apply(&client, &deployment).await?;
+        Ok(Self {
+            server,
+            program: program.to_owned(),
+            namespace: namespace.to_owned(),
+            class: class.map(ToOwned::to_owned),
+        })
+    }
+
+    /// Where it is.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Takes a right away from the controller: what names this resource, in all its roles.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses the change.
+    pub async fn without_right(&self, resource: &str) -> Result<(), InstallError> {
+        for mut object in rights(&self.namespace)? {
+            let rules = object.pointer_mut("/rules").and_then(Value::as_array_mut);
+            let Some(rules) = rules else { continue };
+            for rule in rules {
+                if let Some(resources) = rule.pointer_mut("/resources").and_then(Value::as_array_mut) {
+                    resources.retain(|named| named != resource);
+                }
+            }
+            // A role for the whole cluster is that of the other installations too.
+            if object["kind"] == "Role" {
+                object["rules"].as_array_mut().into_iter().for_each(|rules| {
+                    rules.retain(|rule| rule["resources"].as_array().is_some_and(|named| !named.is_empty()));
+                });
+                apply(&self.server.client(), &object).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a controller, as the pod `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the pod cannot be written, or the program cannot be started.
+    pub async fn start(&self, name: &str, arguments: &[&str]) -> Result<Controller, InstallError> {
+        self.start_before(Server::Itself, name, arguments).await
+    }
+
+    /// Starts a controller that talks to `server`.
+    ///
+    /// # Errors
+    ///
+    /// When the pod cannot be written, or the program cannot be started.
+    pub async fn start_before(
+        &self,
+        server: Server<'_>,
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Controller, InstallError> {
+        self.run_pod(name, &[("garpike.io/program", "controller")], IMAGE).await?;
+        let kubeconfig = self.server.kubeconfig_of(&self.namespace, "controller", server).await?;
+        let [health, metrics] = free_ports()?;
+        let mut command = Command::new(&self.program);
+        command.arg("controller").arg("--kubeconfig").arg(kubeconfig);
+        command.args(["--namespace", &self.namespace, "--pod-name", name, "--deployment", "controller"]);
+        command.args(["--ml-secret-name", "memberlist", "--webhook-mode", "disabled", "--metrics-auth", "none"]);
+        command.args(["--health-probe-port", &health.to_string(), "--port", &metrics.to_string()]);
+        if let Some(class) = &self.class {
+            command.args(["--lb-class", class]);
+        }
+        command.args(arguments);
+        let log = self.server.scratch().join(format!("{}-{name}.log", self.namespace));
+        Ok(Controller::spawn(command, &log, health, metrics)?)
+    }
+
+    /// Writes a running pod with the labels of a controller, MetalLB's and `more`.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses it.
+    pub async fn run_pod(&self, name: &str, more: &[(&str, &str)], image: &str) -> Result<(), InstallError> {
+        let api: Api<Pod> = Api::namespaced(self.server.client(), &self.namespace);
+        let mut pod = pod_template();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!(name);
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["spec"]["containers"][0]["image"] = json!(image);
+        for (key, value) in more {
+            pod["metadata"]["labels"][key] = json!(value);
+        }
+        let pod: Pod = serde_json::from_value(pod).map_err(InstallError::Manifest)?;
+        match api.create(&PostParams::default(), &pod).await {
+            Ok(_) => {}
+            // A controller that is started again is the same pod.
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let running = json!({"status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{
+                "name": "controller", "image": image, "imageID": image, "ready": true, "restartCount": 0,
+                "started": true, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+            }],
+        }});
+        api.patch_status(name, &PatchParams::default(), &Patch::Strategic(running)).await?;
+        Ok(())
+    }
+}
+
+/// Why something is not installed.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// The API server said no.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// There is no token.
+    #[error(transparent)]
+    Server(#[from] ApiServerError),
+    /// A manifest of ours is none.
+    #[error("a manifest cannot be read")]
+    Manifest(#[source] serde_json::Error),
+    /// `rbac.yaml` is no YAML.
+    #[error("deploy/manifests/rbac.yaml cannot be read: {0}")]
+    Rights(String),
+    /// The program could not be started.
+    #[error("cannot start the controller")]
+    Start(#[from] io::Error),
+}
+
+/// Writes an object, whatever there is.
+///
+/// # Errors
+///
+/// When the API server refuses it.
+pub async fn apply(client: &Client, object: &Value) -> Result<DynamicObject, InstallError> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
+    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+        "" => Api::all_with(client.clone(), &resource),
+        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
+    };
+    Ok(api.patch(text("/metadata/name"), &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?)
+}
+
+/// The objects of `rbac.yaml` for another namespace than `metallb-system`. The cluster roles are the same everywhere.
+fn rights(namespace: &str) -> Result<Vec<Value>, InstallError> {
+    let mut objects = Vec::new();
+    for document in RBAC.split("\n---\n") {
+        let mut object: Value =
+            serde_saphyr::from_str(document).map_err(|error| InstallError::Rights(error.to_string()))?;
+        for pointer in ["/metadata/namespace", "/subjects/0/namespace", "/subjects/1/namespace"] {
+            if let Some(named) = object.pointer_mut(pointer) {
+                *named = json!(namespace);
+            }
+        }
+        if object["kind"] == "ClusterRoleBinding"
+            && let Some(name) = object.pointer_mut("/metadata/name")
+        {
+            let of_namespace = name.as_str().unwrap_or_default().replacen("metallb-system", namespace, 1);
+            *name = json!(of_namespace);
+        }
+        objects.push(object);
+    }
+    Ok(objects)
+}
+
+fn pod_template() -> Value {
+    json!({
+        "metadata": {"labels": labels()},
+        "spec": {"containers": [{"name": "controller", "image": IMAGE}]},
+    })
+}
+
+/// Those that MetalLB's manifests give the controller.
+fn labels() -> Value {
+    json!({"app": "metallb", "component": "controller"})
+}
+
+fn is_established(definition: &CustomResourceDefinition) -> bool {
+    let conditions = definition.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+}
+
+/// Two ports of loopback that nobody listened on a moment ago.
+fn free_ports() -> io::Result<[u16; 2]> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listeners = [listen()?, listen()?];
+    let [a, b] = &listeners;
+    Ok([a.local_addr()?.port(), b.local_addr()?.port()])
+}
+
+const RBAC: &str = include_str!("../../../deploy/manifests/rbac.yaml");
+const IMAGE: &str = "garpike:lab";
+const MANAGER: &str = "garpike-lab";
+const POLL: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rights_of_another_namespace_name_nothing_of_the_first() {
+        let objects = rights("some").unwrap();
+
+        let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == "ServiceAccount").count(), 2);
+        for object in &objects {
+            let mut object = object.clone();
+            if object["kind"] == "ClusterRole" {
+                continue;
+            }
+            object["roleRef"] = Value::Null;
+            assert!(!object.to_string().contains("metallb-system"), "{object}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_do_everything() {
+        for object in rights("some").unwrap() {
+            for rule in object["rules"].as_array().into_iter().flatten() {
+                assert!(!rule.to_string().contains("\"*\""), "{rule}");
+            }
+        }
+    }
+}

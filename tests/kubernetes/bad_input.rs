@@ -1,0 +1,274 @@
+//! Objects that are wrong, rights that are missing, an API server that is slow, broken or away.
+
+use std::time::Duration;
+
+use garpike_chaos::kube::{Answers, Controller, Faults, Proxy, Server, Which};
+use hyper::StatusCode;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::Check;
+use crate::site::{Ground, Site, all_differ, within_reason};
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check("a_bad_pool_is_reported_and_the_others_serve", bad_pool),
+    Check("pools_that_overlap_are_reported_and_the_first_one_serves", overlap),
+    Check("a_status_that_another_allocator_overwrites_is_not_fought_for", overwritten),
+    Check("an_api_server_that_takes_two_seconds_is_survived", slow),
+    Check("an_api_server_that_fails_every_other_request_is_survived", failing),
+    Check("an_api_server_that_throttles_is_survived", throttling),
+    Check("conflicts_are_survived", conflicts),
+    Check("lost_answers_give_no_address_twice", lost_answers),
+    Check("watches_that_are_cut_or_expired_miss_nothing", cut_watches),
+    Check("an_api_server_that_is_silent_for_a_while_is_survived", silent),
+    Check("an_api_server_that_is_away_at_the_start_is_waited_for", away_at_the_start),
+    Check("a_definition_that_is_missing_at_the_start_is_reported_and_waited_for", no_definition),
+    Check("a_right_that_is_missing_for_one_kind_is_reported_and_the_others_go_on", no_right),
+    Check("objects_that_are_deleted_under_the_controller_leave_nothing_behind", deleted_under_us),
+];
+
+fn bad_pool(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.pool("good", &[site.range(1, 9)]).await;
+        site.pool("bad", &["192.168.9.300-192.168.9.400".to_owned()]).await;
+        site.service("web", json!({})).await;
+        site.has("web", &[&site.v4(1)]).await;
+        is_reported(site, &["bad", "192.168.9.300"]).await;
+        site.remove_pool("bad").await;
+        is_well(site).await;
+    });
+}
+
+fn overlap(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.pool("a-pool", &[site.range(1, 9)]).await;
+        site.service("web", json!({})).await;
+        site.has("web", &[&site.v4(1)]).await;
+        site.pool("b-pool", &[site.range(5, 20)]).await;
+        is_reported(site, &["a-pool", "b-pool"]).await;
+        site.settle(0).await;
+        assert_eq!(site.ips("web").await, [site.v4(1)]);
+    });
+}
+
+fn overwritten(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.pool("pool", &[site.range(1, 9)]).await;
+        site.service("web", json!({})).await;
+        site.has("web", &[&site.v4(1)]).await;
+        // Ten rounds would be a fight; the controller is to stop after three.
+        let mut overwrites = 0;
+        while overwrites < 10 {
+            let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.77"}]}}});
+            let other = PatchParams { field_manager: Some("servicelb".to_owned()), ..PatchParams::default() };
+            site.services().patch_status("web", &other, &Patch::Merge(status)).await.unwrap();
+            overwrites += 1;
+            let told = within_reason(async || {
+                let events = site.events("web").await;
+                let named = events.iter().any(|event| {
+                    event.message.as_deref().is_some_and(|message| message.contains("servicelb"))
+                });
+                (named || site.ips("web").await == [site.v4(1)]).then_some(named)
+            });
+            match told.await {
+                Some(true) => break,
+                Some(false) => {}
+                None => panic!("neither written again nor told"),
+            }
+        }
+        assert!((1..=4).contains(&overwrites), "{overwrites} rounds");
+        site.settle(0).await;
+        assert!(site.status_writes("web") <= 4, "{}", site.status_writes("web"));
+        // It is the Service that is left alone, not the others.
+        site.service("more", json!({})).await;
+        site.gets("more", 1).await;
+    });
+}
+
+fn slow(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        proxy.set(Faults { latency: Duration::from_secs(2), ..Faults::default() });
+        serves(site, 10).await;
+    });
+}
+
+fn failing(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        proxy.set(status(Which::All, 2, StatusCode::INTERNAL_SERVER_ERROR, None));
+        serves(site, 10).await;
+        assert!(proxy.struck() > 0);
+    });
+}
+
+fn throttling(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        proxy.set(status(Which::Writes, 2, StatusCode::TOO_MANY_REQUESTS, Some(1)));
+        serves(site, 10).await;
+        assert!(proxy.struck() > 0);
+    });
+}
+
+fn conflicts(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        proxy.set(status(Which::Path("/status"), 2, StatusCode::CONFLICT, None));
+        serves(site, 10).await;
+        assert!(proxy.struck() > 0);
+    });
+}
+
+fn lost_answers(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        proxy.set(Faults { answers: vec![(Which::Path("/status"), Answers::Lost { every: 2 })], ..Faults::default() });
+        serves(site, 20).await;
+        assert!(proxy.struck() > 0);
+    });
+}
+
+fn cut_watches(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        serves(site, 2).await;
+        proxy.cut_watches();
+        site.service("after-cut", json!({})).await;
+        site.gets("after-cut", 1).await;
+        // What was deleted while nobody watched is free.
+        proxy.set(status(Which::Watches, 1, StatusCode::GONE, None));
+        proxy.cut_watches();
+        let freed = site.ips("after-cut").await;
+        site.delete("after-cut").await;
+        proxy.set(Faults::default());
+        let wants = json!({"metadata": {"annotations": {"metallb.io/loadBalancerIPs": freed[0]}}});
+        site.service("after-gone", wants).await;
+        site.has("after-gone", &[freed[0].as_str()]).await;
+    });
+}
+
+fn silent(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, controller| {
+        proxy.set(Faults { answers: vec![(Which::All, Answers::Never)], ..Faults::default() });
+        site.service("meanwhile", json!({})).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert!(site.ips("meanwhile").await.is_empty());
+        proxy.set(Faults::default());
+        site.gets("meanwhile", 1).await;
+        // And it ends at once when nobody answers it.
+        proxy.set(Faults { answers: vec![(Which::All, Answers::Never)], ..Faults::default() });
+        controller.terminate(Duration::from_secs(5)).await.unwrap();
+    });
+}
+
+fn away_at_the_start(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 100)]).await;
+        let proxy = Proxy::start(site.server).await.unwrap();
+        proxy.set(status(Which::All, 1, StatusCode::SERVICE_UNAVAILABLE, None));
+        let mut controller = started_before(site, &proxy).await;
+        let waits = within_reason(async || (proxy.struck() > 3).then_some(()));
+        assert!(waits.await.is_some(), "{}", controller.last_words());
+        assert!(controller.ended().is_none(), "{}", controller.last_words());
+        assert!(controller.readyz().await.is_none_or(|(code, _)| code != 200));
+        proxy.set(Faults::default());
+        serves(site, 3).await;
+    });
+}
+
+fn no_definition(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 100)]).await;
+        let proxy = Proxy::start(site.server).await.unwrap();
+        proxy.set(status(Which::Path("ipaddresspools"), 1, StatusCode::NOT_FOUND, None));
+        let controller = started_before(site, &proxy).await;
+        says(&controller, "ipaddresspool").await;
+        proxy.set(Faults::default());
+        serves(site, 3).await;
+    });
+}
+
+fn no_right(ground: &Ground<'_>) {
+    ground.run_without_right("communities", async |site| {
+        site.pool("pool", &[site.range(1, 100)]).await;
+        let controller = site.controller().await;
+        serves(site, 3).await;
+        says(&controller, "communities").await;
+    });
+}
+
+fn deleted_under_us(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        proxy.set(Faults { latency: Duration::from_millis(100), ..Faults::default() });
+        for number in 0..20 {
+            let name = format!("short-{number}");
+            site.service(&name, json!({})).await;
+            site.delete(&name).await;
+        }
+        proxy.set(Faults::default());
+        // Every address of the pool is free again.
+        serves(site, 100).await;
+    });
+}
+
+/// A check with a controller behind a proxy and a pool of a hundred addresses.
+fn faulty(ground: &Ground<'_>, check: impl AsyncFnOnce(&Site<'_>, &Proxy, Controller)) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 100)]).await;
+        let proxy = Proxy::start(site.server).await.unwrap();
+        let controller = started_before(site, &proxy).await;
+        site.service("first", json!({})).await;
+        site.has("first", &[&site.v4(1)]).await;
+        site.delete("first").await;
+        check(site, &proxy, controller).await;
+    });
+}
+
+async fn started_before(site: &Site<'_>, proxy: &Proxy) -> Controller {
+    site.installation.start_before(Server::Proxy(&proxy.url()), "controller-0", &[]).await.unwrap()
+}
+
+/// So many Services get an address each, and none is given twice.
+async fn serves(site: &Site<'_>, count: usize) {
+    let names: Vec<String> = (0..count).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        site.service(name, json!({})).await;
+    }
+    let mut ips = Vec::new();
+    for name in &names {
+        ips.extend(site.gets(name, 1).await);
+    }
+    assert!(all_differ(&ips), "{ips:?}");
+}
+
+/// Waits until `/readyz` or the log names something.
+async fn says(controller: &Controller, wanted: &str) {
+    let said = within_reason(async || {
+        let ready = controller.readyz().await.map(|(_, text)| text).unwrap_or_default();
+        ready.contains(wanted).then_some(())
+    });
+    assert!(said.await.is_some(), "{:?}\n{}", controller.readyz().await, controller.last_words());
+}
+
+/// Waits until the controller's ConfigurationState names all of these.
+async fn is_reported(site: &Site<'_>, words: &[&str]) {
+    let mut seen = json!(null);
+    let reported = within_reason(async || {
+        seen = site.read("ConfigurationState", "controller").await?["status"].clone();
+        let summary = seen["errorSummary"].as_str().unwrap_or_default();
+        (seen["result"] == "Invalid" && words.iter().all(|word| summary.contains(word))).then_some(())
+    });
+    assert!(reported.await.is_some(), "{seen}");
+}
+
+/// Waits until it says that all is well.
+async fn is_well(site: &Site<'_>) {
+    let mut seen = json!(null);
+    let well = within_reason(async || {
+        seen = site.read("ConfigurationState", "controller").await?["status"].clone();
+        (seen["result"] == "Valid").then_some(())
+    });
+    assert!(well.await.is_some(), "{seen}");
+}
+
+fn status(which: Which, every: u64, code: StatusCode, retry_after: Option<u32>) -> Faults {
+    Faults { answers: vec![(which, Answers::Status { every, code, retry_after })], ..Faults::default() }
+}
