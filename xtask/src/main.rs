@@ -1,9 +1,10 @@
-//! Developer commands: `cargo xtask test|lint|fuzz|crds|crd-facts|image|setup`.
+//! Developer commands: `cargo xtask test|lint|fuzz|crds|crd-facts|manifests|image|setup`.
 //!
 //! Each prints the commands that it runs and stops at the first that fails.
 #![expect(clippy::print_stderr, reason = "it is a command line program")]
 
 mod image;
+mod manifests;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -32,6 +33,8 @@ enum Xtask {
     Crds,
     /// Writes the facts of MetalLB's definitions, which a test compares with ours; needs Go
     CrdFacts,
+    /// Writes deploy/manifests/garpike.yaml from its parts and deploy/crds
+    Manifests,
     /// Builds the container image and writes it as an archive, without a daemon
     Image(image::Args),
     /// Installs what `lint` or `test` need beyond the toolchain
@@ -65,6 +68,7 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Fuzz { seconds, target } => fuzz(*seconds, target.as_deref()),
         Xtask::Crds => crds(&["write", "deploy/crds"]),
         Xtask::CrdFacts => crd_facts(),
+        Xtask::Manifests => manifests::run(),
         Xtask::Image(args) => image::run(args),
         Xtask::Setup(Setup::Deny) => setup_deny(),
         Xtask::Setup(Setup::Lab) => setup_lab(),
