@@ -1,7 +1,10 @@
-//! Developer commands: `cargo xtask test|lint|fuzz|crds|crd-facts|setup`.
+//! Developer commands: `cargo xtask test|lint|fuzz|crds|crd-facts|manifests|image|setup`.
 //!
 //! Each prints the commands that it runs and stops at the first that fails.
 #![expect(clippy::print_stderr, reason = "it is a command line program")]
+
+mod image;
+mod manifests;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -30,6 +33,10 @@ enum Xtask {
     Crds,
     /// Writes the facts of MetalLB's definitions, which a test compares with ours; needs Go
     CrdFacts,
+    /// Writes deploy/manifests/garpike.yaml from its parts and deploy/crds
+    Manifests,
+    /// Builds the container image and writes it as an archive, without a daemon
+    Image(image::Args),
     /// Installs what `lint` or `test` need beyond the toolchain
     #[command(subcommand)]
     Setup(Setup),
@@ -61,6 +68,8 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Fuzz { seconds, target } => fuzz(*seconds, target.as_deref()),
         Xtask::Crds => crds(&["write", "deploy/crds"]),
         Xtask::CrdFacts => crd_facts(),
+        Xtask::Manifests => manifests::run(),
+        Xtask::Image(args) => image::run(args),
         Xtask::Setup(Setup::Deny) => setup_deny(),
         Xtask::Setup(Setup::Lab) => setup_lab(),
     }
@@ -85,6 +94,9 @@ fn crd_facts() -> Result<()> {
     };
     crds(&["facts", &format!("{dir}/config/crd/bases"), FACTS])
 }
+
+/// The image that the manifests and the chart name.
+const IMAGE: &str = concat!("ghcr.io/garpike/garpike:v", env!("CARGO_PKG_VERSION"));
 
 /// The module that the definitions are compared with.
 const METALLB: &str = "go.universe.tf/metallb@v0.16.1";
