@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use garpike_election::{NodeName, Presence, ServiceIp};
+use garpike_speaker::Decision;
 use serde_json::json;
 
 use crate::state::{AddressSeen, Seen, Where};
 use crate::status::{Output, handicap_text};
 
-/// Says who owns an address, why, and who would be next
+/// Says who owns an address, why, who would be next, and what happened to it before
 ///
 /// Exit status 1 if it has no owner.
 #[derive(clap::Args)]
@@ -56,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 json!({
                     "ip": ip, "services": address.services, "owner": seen.owners.get(ip), "candidates": address.candidates,
                     "stand_in": address.stand_in, "unowned": address.unowned, "mend": address.mend, "seen_by": seen.node,
+                    "decisions": seen.decisions.iter().filter(|decision| decision.ip == **ip).collect::<Vec<_>>(),
                 })
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&parts.collect::<Vec<_>>())?)?;
@@ -85,6 +87,11 @@ fn tell(out: &mut impl Write, seen: &Seen, ip: ServiceIp, address: &AddressSeen)
         let state = condition(seen, &member.name);
         writeln!(out, "  {}: may not own it{state}", member.name)?;
     }
+    let decisions: Vec<&Decision> = seen.decisions.iter().filter(|decision| decision.ip == ip).collect();
+    for Decision { at, from, to, cause, .. } in decisions.iter().skip(decisions.len().saturating_sub(LAST)) {
+        let name = |node: &Option<NodeName>| node.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        writeln!(out, "  {at}  {} -> {}: {cause}", name(from), name(to))?;
+    }
     writeln!(out, "  as seen by {}; between nodes of one rank the hash of node and address decides", seen.node)
 }
 
@@ -102,3 +109,6 @@ fn condition(seen: &Seen, node: &NodeName) -> String {
     }
     text
 }
+
+/// Chosen: a screen of lines.
+const LAST: usize = 10;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use garpike_election::{Member, Members, NodeName, Selection, ServiceIp};
+use garpike_speaker::Decision;
 use garpike_speaker::state::{MemberState, MoveState};
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) moves: Vec<MoveState>,
     /// What is wrong with what people wrote.
     pub(crate) problems: Vec<String>,
+    /// The last changes of owners, the oldest first.
+    pub(crate) decisions: Vec<Decision>,
 }
 
 /// A service IP.

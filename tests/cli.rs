@@ -397,6 +397,7 @@ fn status_and_explain_say_who_owns_what() {
         told.contains("10.0.0.3 belongs to Service default/a\n  n1: owns it, ready\n  n2: may not own it, ready\n"),
         "{told}"
     );
+    assert!(told.contains("2026-11-21T20:00:00.000Z  n2 -> n1: n2 is no member any more\n"), "{told}");
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("no Service holds 10.9.9.9"), "{}", stderr(&unknown));
 }
@@ -463,6 +464,9 @@ fn seen(members: &[(&str, &str)], owner: &str) -> String {
     let addresses = serde_json::json!({ "10.0.0.3": address });
     let state = serde_json::json!({
         "node": "n1", "members": members, "owners": owners, "addresses": addresses, "moves": [], "problems": [],
+        "decisions": [{
+            "at": "2026-11-21T20:00:00.000Z", "ip": "10.0.0.3", "from": "n2", "to": "n1", "cause": "n2 is no member any more",
+        }],
     });
     state.to_string()
 }

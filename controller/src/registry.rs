@@ -349,7 +349,8 @@ impl Registry {
         let wrong = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         if wrong != entry.wrong {
             let has_address = !self.planner.addresses(key).is_empty();
-            self.notices.extend(errors.into_iter().map(|problem| Notice::of_problem(&entry.seen, problem, has_address)));
+            self.notices
+                .extend(errors.into_iter().map(|problem| Notice::of_problem(&entry.seen, problem, has_address)));
             entry.wrong = wrong;
         }
         self.forget_if_done(key);

@@ -9,8 +9,8 @@ mod client;
 mod configuration_state;
 mod events;
 mod follow;
-mod lenient;
 pub mod https;
+mod lenient;
 mod serving;
 mod tls;
 

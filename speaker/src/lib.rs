@@ -7,6 +7,7 @@ mod admin;
 mod api;
 mod args;
 mod complaints;
+mod decisions;
 mod excluded;
 mod history;
 mod local_addresses;
@@ -21,6 +22,7 @@ mod timing;
 mod window;
 
 pub use args::{Args, BindServiceIps, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment};
+pub use decisions::Decision;
 pub use pipeline::{Pipeline, View};
 pub use run::run;
 pub use timing::{Failback, Profile};

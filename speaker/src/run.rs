@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use garpike_announcer::{Duties, io as announcer_io};
@@ -30,6 +30,7 @@ use tracing::{debug, info, warn};
 use crate::api::{self, Api};
 use crate::args::{Args, BindServiceIps};
 use crate::complaints::Complaints;
+use crate::decisions::{self, Decisions};
 use crate::peers::{Peers, Question};
 use crate::pipeline::{Pipeline, View};
 use crate::relay::Relay;
@@ -164,6 +165,7 @@ struct Speaker {
     pipeline: Pipeline,
     duties: watch::Sender<Duties>,
     view: watch::Sender<View>,
+    decisions: watch::Sender<Decisions>,
     /// The addresses that nobody may own, with the reason that was told.
     unowned: BTreeMap<ServiceIp, Unowned>,
     complaints: Complaints,
@@ -242,11 +244,13 @@ impl Speaker {
             spawn(&mut tasks, "service IPs on lo", keep);
         }
         let (view, view_receiver) = watch::channel(View::default());
+        let (decisions, decisions_receiver) = watch::channel(Decisions::open(args.state_dir.as_deref()));
         let window = Window {
             node: args.node_name.clone(),
             started: now(),
             view: view_receiver,
             snapshots: snapshots.clone(),
+            decisions: decisions_receiver,
             watches: source.watches(),
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
@@ -288,6 +292,7 @@ impl Speaker {
             pipeline,
             duties,
             view,
+            decisions,
             unowned,
             complaints,
             tasks,
@@ -354,7 +359,7 @@ impl Speaker {
         }
         let drained = snapshot.drained.contains_key(&self.node);
         let changes = self.pipeline.handle_desired(snapshot.desired);
-        self.publish(changes).await;
+        self.publish(changes, "what is wanted has changed").await;
         // What one node says of itself reaches all at once, whenever each of them reads its files.
         let state = if drained { NodeState::Draining } else { NodeState::Ready };
         let command = membership_io::Command::SetState(state);
@@ -363,8 +368,14 @@ impl Speaker {
 
     async fn follow_members(&mut self) {
         let members = self.membership.members.borrow_and_update().clone();
+        let before = self.pipeline.view().members.clone();
         let changes = self.pipeline.handle_members(members);
-        self.publish(changes).await;
+        let after = self.pipeline.view().members.as_deref();
+        let cause = match after.filter(|_| !changes.is_empty()) {
+            Some(after) => decisions::cause(before.as_deref(), after),
+            None => String::new(),
+        };
+        self.publish(changes, &cause).await;
     }
 
     async fn handle_membership(&mut self, event: garpike_membership::Event) {
@@ -404,7 +415,7 @@ impl Speaker {
     }
 
     /// Makes a new assignment known: to the announcer first, then to people.
-    async fn publish(&mut self, changes: Vec<Change>) {
+    async fn publish(&mut self, changes: Vec<Change>, cause: &str) {
         let duties = self.pipeline.duties();
         let stood_in = self.duties.borrow().stood_in.len();
         if stood_in != duties.stood_in.len() {
@@ -421,6 +432,8 @@ impl Speaker {
         self.report_unowned(&view);
         report_stand_ins(&view, &self.node);
         self.view.send_replace(view);
+        let at = wall_clock();
+        self.decisions.send_modify(|decisions| decisions.note(&changes, cause, at));
         for Change { ip, from, to } in &changes {
             let meaning = match (from, to) {
                 (_, Some(to)) if *to == self.node => "gained",
@@ -430,13 +443,13 @@ impl Speaker {
             metrics::owner_changed(meaning);
             let name = |node: &Option<NodeName>| node.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
             if changes.len() <= CHANGES_LOGGED {
-                info!(service_ip = %ip, from = name(from), to = name(to), meaning, "owner changed");
+                info!(service_ip = %ip, from = name(from), to = name(to), meaning, cause, "owner changed");
             } else {
                 debug!(service_ip = %ip, from = name(from), to = name(to), meaning, "owner changed");
             }
         }
         if changes.len() > CHANGES_LOGGED {
-            info!(addresses = changes.len(), "owners changed; --log-level debug names each");
+            info!(addresses = changes.len(), cause, "owners changed; --log-level debug names each");
         }
     }
 
@@ -638,6 +651,11 @@ fn unexpected_end(ended: Option<Result<Ended, JoinError>>) -> anyhow::Error {
         Some(Err(error)) => anyhow::Error::new(error).context("a task panicked"),
         None => anyhow!("there is no task left"),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "decisions are told with their time")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the composition root reads the clock")]

@@ -7,6 +7,7 @@ use garpike_controller_api::Move;
 use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use serde::{Deserialize, Serialize};
 
+use crate::decisions::{Decision, Decisions};
 use crate::pipeline::View;
 use crate::source::cluster::{Kind, Watch};
 use crate::source::{Origin, Snapshot};
@@ -38,6 +39,8 @@ pub struct State {
     pub problems: Vec<String>,
     /// Where what is wanted comes from.
     pub source: SourceState,
+    /// The last changes of owners that this node has decided, the oldest first.
+    pub decisions: Vec<Decision>,
     /// What the membership shows of itself.
     pub membership: garpike_membership::Status,
     /// What the announcer shows of itself.
@@ -108,6 +111,7 @@ impl State {
         view: &View,
         snapshot: &Snapshot,
         watches: Option<BTreeMap<Kind, Watch>>,
+        decisions: &Decisions,
         membership: garpike_membership::Status,
         announcer: garpike_announcer::Status,
     ) -> Self {
@@ -136,6 +140,7 @@ impl State {
             moves: snapshot.moves.iter().map(move_state).collect(),
             problems: snapshot.problems.iter().map(ToString::to_string).collect(),
             source: source_state(snapshot.origin, watches),
+            decisions: decisions.iter().cloned().collect(),
             membership,
             announcer,
         }

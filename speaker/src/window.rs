@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Answer};
 use crate::args::Args;
+use crate::decisions::Decisions;
 use crate::pipeline::View;
 use crate::run::now;
 use crate::source::cluster::{Kind, Watch};
@@ -31,6 +32,7 @@ pub(crate) struct Window {
     pub(crate) started: Instant,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) decisions: watch::Receiver<Decisions>,
     /// How the watches of the cluster do; `None`: there is no cluster.
     pub(crate) watches: Option<watch::Receiver<BTreeMap<Kind, Watch>>>,
     pub(crate) membership: watch::Receiver<garpike_membership::Status>,
@@ -92,6 +94,7 @@ impl Window {
             &self.view.borrow(),
             &self.snapshots.borrow(),
             self.watches.as_ref().map(|watches| watches.borrow().clone()),
+            &self.decisions.borrow(),
             self.membership.borrow().clone(),
             self.announcer.borrow().clone(),
         );

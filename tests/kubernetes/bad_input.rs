@@ -68,9 +68,9 @@ fn overwritten(ground: &Ground<'_>) {
             overwrites += 1;
             let told = within_reason(async || {
                 let events = site.events("web").await;
-                let named = events.iter().any(|event| {
-                    event.message.as_deref().is_some_and(|message| message.contains("servicelb"))
-                });
+                let named = events
+                    .iter()
+                    .any(|event| event.message.as_deref().is_some_and(|message| message.contains("servicelb")));
                 (named || site.ips("web").await == [site.v4(1)]).then_some(named)
             });
             match told.await {

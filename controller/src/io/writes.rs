@@ -72,9 +72,7 @@ async fn put(client: Client, ServiceKey { namespace, name }: &ServiceKey, body: 
         },
         StatusCode::CONFLICT => Outcome::Conflict,
         StatusCode::NOT_FOUND => Outcome::Gone,
-        status if status.is_client_error() => {
-            Outcome::Refused { text: text(), after: after.map(Duration::from_secs) }
-        }
+        status if status.is_client_error() => Outcome::Refused { text: text(), after: after.map(Duration::from_secs) },
         // An API server that gives up, or a proxy that answers for it: the write may have got through.
         _ => Outcome::Unknown { text: text() },
     })
