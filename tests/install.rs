@@ -2,7 +2,7 @@
 //! alerts.
 //!
 //! Run by name, by `cargo xtask test`. A program that is missing fails its tests with the command that brings it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic on bad fixtures")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
