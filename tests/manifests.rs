@@ -1,5 +1,5 @@
 //! What `kubectl apply` is given: our programs know their arguments, and MetalLB's objects can be replaced by it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic on bad fixtures")]
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -21,11 +21,13 @@ pub enum Program {
     KubeApiserver,
     /// The client that people use.
     Kubectl,
+    /// What renders the chart.
+    Helm,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl];
+    pub const ALL: [Self; 4] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm];
 
     /// Where it is.
     ///
@@ -43,6 +45,7 @@ impl Program {
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::Kubectl => "kubectl",
+            Self::Helm => "helm",
         }
     }
 
@@ -60,6 +63,7 @@ impl Program {
         match self {
             Self::Etcd => &ETCD,
             Self::KubeApiserver | Self::Kubectl => &KUBERNETES,
+            Self::Helm => &HELM,
         }
     }
 
@@ -69,6 +73,7 @@ impl Program {
             Self::Etcd => "go.etcd.io/etcd/server/v3",
             Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+            Self::Helm => "helm.sh/helm/v3/cmd/helm",
         }
     }
 }
@@ -223,6 +228,12 @@ const KUBERNETES: Module = Module {
     go_mod: include_str!("../../tools/kubernetes/go.mod"),
     go_sum: include_str!("../../tools/kubernetes/go.sum"),
 };
+const HELM: Module = Module {
+    name: "helm",
+    project: "helm.sh/helm/v3",
+    go_mod: include_str!("../../tools/helm/go.mod"),
+    go_sum: include_str!("../../tools/helm/go.sum"),
+};
 
 #[cfg(test)]
 mod tests {
@@ -230,7 +241,7 @@ mod tests {
 
     #[test]
     fn programs_are_kept_by_the_version_of_their_project() {
-        for (module, version) in [(&ETCD, "v3.6."), (&KUBERNETES, "v1.34.")] {
+        for (module, version) in [(&ETCD, "v3.6."), (&KUBERNETES, "v1.34."), (&HELM, "v3.19.")] {
             assert!(module.version().starts_with(version), "{} {}", module.name, module.version());
         }
     }

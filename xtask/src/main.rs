@@ -33,7 +33,7 @@ enum Xtask {
     Crds,
     /// Writes the facts of MetalLB's definitions, which a test compares with ours; needs Go
     CrdFacts,
-    /// Writes deploy/manifests/garpike.yaml from its parts and deploy/crds
+    /// Writes deploy/manifests/garpike.yaml, and what chart and overlays share with it
     Manifests,
     /// Builds the container image and writes it as an archive, without a daemon
     Image(image::Args),
@@ -47,7 +47,7 @@ enum Xtask {
 enum Setup {
     /// cargo-deny, built from its crate
     Deny,
-    /// nftables and tshark from Debian, which some checks of `test` use; needs root
+    /// nftables, tshark and promtool from Debian, which some checks of `test` use; needs root
     Lab,
 }
 
@@ -106,12 +106,14 @@ const FACTS: &str = "controller/api/tests/metallb-0.16.1-crds.json";
 
 fn test() -> Result<()> {
     eprintln!(
-        "xtask: needs the Rust toolchain only, and tshark for one test (cargo xtask setup lab); installs nothing"
+        "xtask: needs the Rust toolchain, and programs of others for some tests, which name the command that brings them; \
+         installs nothing"
     );
     // Needs neither rights nor other programs.
     cargo(&["test", "--workspace", "--profile", PROFILE])?;
     // Needs user namespaces or root; fails, with the setting to change, where there are none.
     cargo(&["test", "--profile", PROFILE, "--test", "kernel"])?;
+    cargo(&["test", "--profile", PROFILE, "--test", "install"])?;
     cargo(&["test", "--profile", PROFILE, "--test", "lab", "--", "--test-threads=1"])
 }
 
@@ -119,7 +121,7 @@ fn lint() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // Not among all targets, because they are run by name.
-    cargo(&["clippy", "--test", "kernel", "--test", "lab", "--", "-D", "warnings"])?;
+    cargo(&["clippy", "--test", "kernel", "--test", "lab", "--test", "install", "--", "-D", "warnings"])?;
     cargo_with(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     for core in ["garpike-membership", "garpike-announcer"] {
         cargo(&["check", "--package", core, "--no-default-features"])?;
@@ -192,14 +194,15 @@ fn setup_deny() -> Result<()> {
 fn setup_lab() -> Result<()> {
     let found = |program: &&str| succeeds(Command::new(program).arg("--version"));
     if LAB_PROGRAMS.iter().all(found) {
-        eprintln!("xtask: {} are there", LAB_PROGRAMS.join(" and "));
+        eprintln!("xtask: {} are there", LAB_PROGRAMS.join(", "));
         return Ok(());
     }
     succeed(Command::new("apt-get").arg("update"))?;
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
-    install.env("DEBIAN_FRONTEND", "noninteractive");
-    succeed(&mut install).context("on other systems install nft and tshark by their own means")
+    // The runlevel keeps the package from starting a Prometheus: only promtool is wanted.
+    install.envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")]);
+    succeed(&mut install).context("on other systems install nft, tshark and promtool by their own means")
 }
 
 fn host() -> Result<String> {
@@ -255,6 +258,6 @@ fn now() -> Instant {
 /// The profile of tests and lab: see Cargo.toml.
 const PROFILE: &str = "ci";
 /// What the tests call of them.
-const LAB_PROGRAMS: [&str; 2] = ["nft", "tshark"];
-const DEBIAN_PACKAGES: [&str; 2] = ["nftables", "tshark"];
+const LAB_PROGRAMS: [&str; 3] = ["nft", "tshark", "promtool"];
+const DEBIAN_PACKAGES: [&str; 3] = ["nftables", "tshark", "prometheus"];
 const DENY_VERSION: &str = "0.20.2";
