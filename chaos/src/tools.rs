@@ -56,6 +56,7 @@ impl Program {
             Self::Etcd => "server",
             Self::KubeApiserver => "kube-apiserver",
             Self::Kubectl => "kubectl",
+            Self::Helm => "helm",
         }
     }
 
@@ -90,7 +91,7 @@ impl fmt::Display for Program {
 ///
 /// When there is no Go, the proxy cannot be reached, or the cache cannot be written.
 pub fn build_missing(mut progress: impl FnMut(&[Program])) -> Result<(), ToolError> {
-    for module in [&ETCD, &KUBERNETES] {
+    for module in [&ETCD, &KUBERNETES, &HELM] {
         let directory = module.directory()?;
         let absent = |program: &Program| !directory.join(program.name()).is_file();
         let of_module = Program::ALL.into_iter().filter(|program| program.module().name == module.name);
