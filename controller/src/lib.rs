@@ -16,6 +16,7 @@ mod plan;
 pub mod planner;
 mod shares;
 pub mod status_file;
+pub mod webhook;
 
 pub use allocator::{Allocator, Refusal};
 pub use plan::{Outcome, Plan, plan};
