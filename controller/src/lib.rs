@@ -10,6 +10,8 @@ mod allocator;
 #[cfg(test)]
 mod fixtures;
 mod free;
+pub mod gossip_secret;
+pub mod import;
 mod ledger;
 pub mod overrides;
 mod plan;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use garpike_kubernetes::https::{respond, serve_https, text};
-use garpike_kubernetes::{InvalidTlsRules, ServedCertificate, TlsRules, serve_files};
+use garpike_kubernetes::{InvalidTlsRules, ServedCertificate, TlsRules, failure, serve_files};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -119,8 +119,8 @@ impl Judge {
         let live = match read.await {
             Ok(Ok(live)) => live,
             Ok(Err(error)) => {
-                warn!(%error, "the webhook cannot read what there is");
-                let why = format!("what there is cannot be read: {error}\n");
+                warn!(error = failure(&error), "the webhook cannot read what there is");
+                let why = format!("what there is cannot be read: {}\n", failure(&error));
                 return text(StatusCode::INTERNAL_SERVER_ERROR, why);
             }
             Err(_) => {

@@ -8,6 +8,7 @@
 mod client;
 mod configuration_state;
 mod events;
+mod failure;
 mod follow;
 pub mod https;
 mod serving;
@@ -16,6 +17,7 @@ mod tls;
 pub use client::{ConnectError, connect};
 pub use configuration_state::{Component, ConfigurationReporter};
 pub use events::{Recorder, Regarding, Severity, recorder};
+pub use failure::failure;
 pub use follow::{Trouble, Update, follow};
 pub use serving::{ServeMetricsError, Serving, serve_metrics};
 pub use tls::{InvalidCertificate, InvalidTlsRules, ServedCertificate, TlsRules, serve_files};

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use garpike_kubernetes::{InvalidCertificate, ServedCertificate};
+use garpike_kubernetes::{InvalidCertificate, ServedCertificate, failure};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -56,7 +56,7 @@ impl Rotation {
 
     /// Looks once. `trusted` is what was served last.
     async fn keep(&self, served: &ServedCertificate, trusted: &mut Option<Entries>) -> Result<(), RotationError> {
-        let entries = self.entries().await?;
+        let entries = self.entries(trusted.as_ref()).await?;
         if trusted.as_ref() != Some(&entries) {
             let entry = |name| entries.entry(name).unwrap_or_default();
             served.replace(entry(CERTIFICATE), entry(KEY))?;
@@ -68,13 +68,15 @@ impl Rotation {
         self.inject::<CustomResourceDefinition>(PEERS, |object| conversion_trusting(object, &bundle)).await
     }
 
-    /// The entries of the Secret, made or renewed where that is due.
-    async fn entries(&self) -> Result<Entries, RotationError> {
+    /// The entries of the Secret, made or renewed where that is due. Those that were served come back when somebody has
+    /// deleted them: the other replicas still serve them too.
+    async fn entries(&self, served: Option<&Entries>) -> Result<Entries, RotationError> {
+        let good = served.filter(|served| decide(served, &self.host, now()) == Decision::Keep);
         for _ in 0..MAX_RACES {
             let present = self.secrets.get_opt(&self.secret).await.map_err(|error| self.failed("read", error))?;
             let held = Entries(present.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default());
             let Decision::Replace(why) = decide(&held, &self.host, now()) else { return Ok(held) };
-            let made = make(&self.host, &held, now())?;
+            let made = good.map_or_else(|| make(&self.host, &held, now()), |good| Ok(good.clone()))?;
             let written = match present {
                 None => {
                     let name = Some(self.secret.clone());
@@ -94,7 +96,7 @@ impl Rotation {
             };
             match written {
                 Ok(_) => {
-                    info!(secret = self.secret, %why, "the certificate of the webhook was made anew");
+                    info!(secret = self.secret, %why, "the certificate of the webhook was written anew");
                     return Ok(made);
                 }
                 // Somebody was faster.
@@ -155,7 +157,7 @@ fn conversion_trusting(object: &Value, bundle: &Value) -> Option<Value> {
 /// Why the certificate is not kept.
 #[derive(Debug, Error)]
 enum RotationError {
-    #[error("the webhook: cannot {verb} {object}: {source}")]
+    #[error("the webhook: cannot {verb} {object}: {}", failure(source))]
     Object { verb: &'static str, object: String, source: Box<kube::Error> },
     #[error("the webhook: others write Secret {0} again and again")]
     Races(String),
