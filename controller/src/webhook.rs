@@ -140,3 +140,6 @@ const MAX_BODY_BYTES: usize = 3 << 20;
 const BODY_WITHIN: Duration = Duration::from_secs(5);
 /// Chosen: the API server waits 10 s for the whole answer.
 const READ_WITHIN: Duration = Duration::from_secs(6);
+
+#[cfg(test)]
+mod tests;

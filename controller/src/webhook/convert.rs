@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Asked {
+    api_version: String,
     request: Request,
 }
 
@@ -26,7 +28,7 @@ struct Request {
 ///
 /// When `body` is none.
 pub(super) fn answer(body: &[u8]) -> Result<Value, serde_json::Error> {
-    let Asked { request } = serde_json::from_slice(body)?;
+    let Asked { api_version, request } = serde_json::from_slice(body)?;
     let version = &request.desired_api_version;
     let converted: Result<Vec<Value>, String> =
         request.objects.into_iter().map(|object| convert(object, version)).collect();
@@ -34,7 +36,8 @@ pub(super) fn answer(body: &[u8]) -> Result<Value, serde_json::Error> {
         Ok(objects) => json!({"uid": request.uid, "result": {"status": "Success"}, "convertedObjects": objects}),
         Err(message) => json!({"uid": request.uid, "result": {"status": "Failure", "message": message}}),
     };
-    Ok(json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": response}))
+    // The version of the question: MetalLB's definition names none that the API server prefers, which then asks in v1beta1.
+    Ok(json!({"apiVersion": api_version, "kind": "ConversionReview", "response": response}))
 }
 
 fn convert(mut object: Value, version: &str) -> Result<Value, String> {
@@ -132,7 +135,11 @@ mod tests {
             let object =
                 json!({"apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": {}, "spec": {"peerPort": 0}});
             let request = json!({"uid": "u", "desiredAPIVersion": "metallb.io/v1beta2", "objects": [object]});
-            answer(json!({"request": request}).to_string().as_bytes()).unwrap()["response"].clone()
+            let review =
+                json!({"apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "ConversionReview", "request": request});
+            let answer = answer(review.to_string().as_bytes()).unwrap();
+            assert_eq!(answer["apiVersion"], review["apiVersion"]);
+            answer["response"].clone()
         };
         let done = ask("BGPPeer");
 

@@ -124,14 +124,22 @@ impl Rotation {
             let object = format!("{} {name}", resource.kind);
             move |source| RotationError::Object { verb, object, source: Box::new(source) }
         };
-        let Some(object) = objects.get_opt(name).await.map_err(failed("read"))? else { return Ok(()) };
-        let Some(mut patch) = trusting(&object.data) else { return Ok(()) };
-        if let Some(patch) = patch.as_object_mut() {
-            patch.insert("metadata".to_owned(), json!({"resourceVersion": object.metadata.resource_version}));
+        for _ in 0..MAX_RACES {
+            let Some(object) = objects.get_opt(name).await.map_err(failed("read"))? else { return Ok(()) };
+            let Some(mut patch) = trusting(&object.data) else { return Ok(()) };
+            if let Some(patch) = patch.as_object_mut() {
+                patch.insert("metadata".to_owned(), json!({"resourceVersion": object.metadata.resource_version}));
+            }
+            match objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => {
+                    info!(kind = resource.kind, name, "the API server was told whom to trust");
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.code == CONFLICT => {}
+                Err(error) => return Err(failed("write")(error)),
+            }
         }
-        objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(failed("write"))?;
-        info!(kind = resource.kind, name, "the API server was told whom to trust");
-        Ok(())
+        Err(RotationError::Races(name.to_owned()))
     }
 }
 
@@ -159,7 +167,7 @@ fn conversion_trusting(object: &Value, bundle: &Value) -> Option<Value> {
 enum RotationError {
     #[error("the webhook: cannot {verb} {object}: {}", failure(source))]
     Object { verb: &'static str, object: String, source: Box<kube::Error> },
-    #[error("the webhook: others write Secret {0} again and again")]
+    #[error("the webhook: others write {0} again and again")]
     Races(String),
     #[error("the webhook: {0}")]
     Certificate(#[from] InvalidCertificate),
