@@ -179,7 +179,52 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use garpike_kubernetes::recorder;
+
     use super::*;
+    use crate::stub_api::{StubApi, refusal};
+
+    #[tokio::test]
+    async fn an_absent_secret_is_made_with_its_owner_and_one_that_is_there_is_never_written() {
+        let absent = StubApi::start(|method, path| match (method.as_str(), path) {
+            ("GET", "/apis/apps/v1/namespaces/ours/deployments/controller") => {
+                (200, json!({"metadata": {"name": "controller", "uid": "d1"}}))
+            }
+            ("GET", _) => refusal(404, "no Secret"),
+            _ => (201, json!({"metadata": {"name": "memberlist"}})),
+        })
+        .await;
+        assert!(matches!(keeper(&absent).ensure().await, Ok(Found::Made)));
+        let writes = absent.writes();
+        assert_eq!(writes.len(), 1);
+        assert_eq!(writes[0].2["metadata"]["ownerReferences"][0]["uid"], "d1");
+        assert_eq!(writes[0].2["type"], "Opaque");
+
+        let present =
+            StubApi::start(|_, _| (200, json!({"metadata": {"name": "memberlist"}, "data": {KEY: "eA=="}}))).await;
+        assert!(matches!(keeper(&present).ensure().await, Ok(Found::Usable)));
+        let empty = StubApi::start(|_, _| (200, json!({"metadata": {"name": "memberlist"}, "data": {KEY: ""}}))).await;
+        assert!(
+            matches!(keeper(&empty).ensure().await, Ok(Found::Useless { text, .. }) if text.contains("data.secretkey is empty"))
+        );
+        assert_eq!([present.writes().len(), empty.writes().len()], [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn of_two_replicas_the_first_key_counts() {
+        let api = StubApi::start(|method, _| match method.as_str() {
+            "GET" => refusal(404, "no Secret"),
+            _ => refusal(CONFLICT, "is there"),
+        })
+        .await;
+
+        assert!(matches!(keeper(&api).ensure().await, Ok(Found::Usable)));
+    }
+
+    fn keeper(api: &StubApi) -> GossipSecret {
+        let (events, _) = recorder(api.client.clone(), "test", String::new());
+        GossipSecret::new(api.client.clone(), "ours", "memberlist".to_owned(), Some("controller".to_owned()), events)
+    }
 
     #[test]
     fn a_new_key_is_one_line_of_base64_and_never_the_same() {

@@ -168,3 +168,86 @@ const INVALID: u16 = 422;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Chosen: a right or a definition that is missing is given by a human.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use garpike_kubernetes::recorder;
+    use hyper::Method;
+
+    use super::*;
+    use crate::stub_api::{StubApi, refusal};
+
+    #[tokio::test]
+    async fn what_is_absent_is_made_what_is_there_stays_and_it_is_done_once() {
+        let api = StubApi::start(|method, path| match (method.as_str(), path) {
+            ("GET", MAP) => (200, map(&json!({}))),
+            ("POST", path) if path.ends_with("/ipaddresspools") => refusal(CONFLICT, "is there"),
+            ("POST", _) => (201, json!({"metadata": {"name": "x"}})),
+            _ => (200, map(&json!({}))),
+        })
+        .await;
+
+        run(&api).await.unwrap();
+
+        let writes = api.writes();
+        let shown: Vec<(&str, &str)> =
+            writes.iter().map(|(method, path, _)| (method.as_str(), path.rsplit('/').next().unwrap())).collect();
+        assert_eq!(shown, [("POST", "ipaddresspools"), ("POST", "l2advertisements"), ("PATCH", "config")]);
+        assert_eq!(writes[0].2["metadata"], json!({"name": "first", "namespace": "ours"}));
+        assert!(writes[2].2["metadata"]["annotations"][IMPORTED_ANNOTATION].as_str().unwrap().starts_with("20"));
+    }
+
+    #[tokio::test]
+    async fn a_map_that_was_imported_or_is_not_ours_is_left_alone() {
+        let done = map(&json!({IMPORTED_ANNOTATION: "2026-11-21T12:00:00Z"}));
+        let other = json!({"metadata": {"name": NAME}, "data": {"a.conf": "x"}});
+        for answer in [(200, done), (200, other), refusal(404, "no map")] {
+            let api = StubApi::start(move |_, _| answer.clone()).await;
+            run(&api).await.unwrap();
+            assert_eq!(api.writes(), []);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_tried_again_and_holds_up_only_itself() {
+        let api = StubApi::start(|method, path| match (method, path) {
+            (&Method::POST, path) if path.ends_with("/ipaddresspools") => refusal(500, "the webhook is not there yet"),
+            (&Method::POST, _) => (201, json!({"metadata": {"name": "x"}})),
+            _ => (200, map(&json!({}))),
+        })
+        .await;
+
+        let error = run(&api).await.unwrap_err().to_string();
+
+        assert_eq!(error, "cannot make IPAddressPool first: the webhook is not there yet (500)");
+        assert_eq!(api.writes().len(), 2, "the advertisement is made, the map is not marked");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_nobody_would_take_is_not_tried_for_ever() {
+        let api = StubApi::start(|method, path| match (method, path) {
+            (&Method::POST, path) if path.ends_with("/ipaddresspools") => {
+                refusal(FORBIDDEN, "admission webhook denied it")
+            }
+            (&Method::POST, _) => refusal(FORBIDDEN, "User \"x\" cannot create resource \"l2advertisements\""),
+            _ => (200, map(&json!({}))),
+        })
+        .await;
+
+        let error = run(&api).await.unwrap_err().to_string();
+
+        assert!(error.starts_with("cannot make L2Advertisement l2advertisement1: User"), "{error}");
+    }
+
+    async fn run(api: &StubApi) -> Result<(), ImportError> {
+        let (events, _) = recorder(api.client.clone(), "test", String::new());
+        once(&api.client, "ours", &events).await
+    }
+
+    fn map(annotations: &Value) -> Value {
+        let config = "address-pools: [{name: first, protocol: layer2, addresses: [10.0.0.0/24], colour: red}]";
+        json!({"metadata": {"name": NAME, "uid": "u", "annotations": annotations}, "data": {NAME: config}})
+    }
+
+    const MAP: &str = "/api/v1/namespaces/ours/configmaps/config";
+}

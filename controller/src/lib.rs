@@ -18,6 +18,8 @@ mod plan;
 pub mod planner;
 mod shares;
 pub mod status_file;
+#[cfg(test)]
+mod stub_api;
 pub mod webhook;
 
 pub use allocator::{Allocator, Refusal};

@@ -192,7 +192,62 @@ const MAX_RACES: usize = 5;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::stub_api::{StubApi, refusal};
+
+    #[tokio::test]
+    async fn of_two_replicas_that_make_a_certificate_the_second_takes_that_of_the_first() {
+        let theirs = make(HOST, &Entries::default(), now()).unwrap();
+        let secret = json!({"metadata": {"name": "s", "resourceVersion": "2"}, "data": theirs.0});
+        let there = Arc::new(AtomicBool::new(false));
+        let api = StubApi::start(move |method, _| match method.as_str() {
+            "GET" if there.load(Ordering::Relaxed) => (200, secret.clone()),
+            "GET" => refusal(404, "no Secret"),
+            _ => {
+                there.store(true, Ordering::Relaxed);
+                refusal(CONFLICT, "is there")
+            }
+        })
+        .await;
+
+        assert_eq!(rotation(&api).entries(None).await.unwrap(), theirs);
+        assert_eq!(api.writes().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_secret_gets_the_certificate_that_is_served() {
+        let served = make(HOST, &Entries::default(), now()).unwrap();
+        let api = StubApi::start(|method, _| match method.as_str() {
+            "GET" => refusal(404, "no Secret"),
+            _ => (201, json!({"metadata": {"name": "s"}})),
+        })
+        .await;
+
+        assert_eq!(rotation(&api).entries(Some(&served)).await.unwrap(), served);
+        assert_eq!(api.writes()[0].2["data"], json!(served.0));
+    }
+
+    #[tokio::test]
+    async fn an_old_certificate_is_renewed_in_its_place() {
+        let old = make(HOST, &Entries::default(), now() - Duration::from_secs(300 * 24 * 60 * 60)).unwrap();
+        let secret = json!({"metadata": {"name": "s", "resourceVersion": "7"}, "data": old.0});
+        let api = StubApi::start(move |_, _| (200, secret.clone())).await;
+
+        let renewed = rotation(&api).entries(Some(&old)).await.unwrap();
+
+        assert_eq!(decide(&renewed, HOST, now()), Decision::Keep);
+        let writes = api.writes();
+        assert_eq!((writes.len(), &writes[0].2["metadata"]["resourceVersion"]), (1, &json!("7")));
+    }
+
+    fn rotation(api: &StubApi) -> Rotation {
+        Rotation::new(api.client.clone(), "ours", "s".to_owned(), "webhook")
+    }
+
+    const HOST: &str = "webhook.ours.svc";
 
     #[test]
     fn only_what_does_not_trust_us_is_written() {

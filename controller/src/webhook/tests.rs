@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use hyper::client::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -16,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::certificates::{CA, Entries, make};
 use super::*;
+use crate::stub_api::{StubApi, refusal};
 
 #[tokio::test]
 async fn a_review_is_answered_by_the_certificate_of_the_secret() {
@@ -72,6 +72,7 @@ fn review(addresses: &str) -> String {
 struct Lab {
     address: SocketAddr,
     entries: Entries,
+    _api: StubApi,
     _tasks: JoinSet<()>,
 }
 
@@ -85,32 +86,17 @@ impl Lab {
             "metadata": {"name": "old", "namespace": "metallb-system", "creationTimestamp": "2026-11-21T12:00:00Z"},
             "spec": {"addresses": ["10.0.0.0/24"]},
         });
-        let answer = move |path: &str| match path {
+        let api = StubApi::start(move |_, path| match path {
             "/api/v1/namespaces/metallb-system/secrets/s" => (200, secret.clone()),
             "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools" if status == 200 => {
                 (200, json!({"metadata": {}, "items": [pool]}))
             }
-            path if status == 200 || !path.contains("ipaddresspools") => (404, failure_status(404, "not found")),
-            _ => (status, failure_status(status, "no list today")),
-        };
+            path if path.contains("ipaddresspools") => refusal(status, "no list today"),
+            _ => refusal(404, "not found"),
+        })
+        .await;
+        let client = api.client.clone();
         let mut tasks = JoinSet::new();
-        let stub = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", stub.local_addr().unwrap());
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = stub.accept().await {
-                let answer = answer.clone();
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (status, body) = answer(request.uri().path());
-                    let body = Bytes::from(body.to_string());
-                    let response = respond(StatusCode::from_u16(status).unwrap(), "application/json", body);
-                    async move { Ok::<_, std::convert::Infallible>(response) }
-                });
-                let server = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                connections.spawn(server);
-            }
-        });
-        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let certificates = Certificates::Rotated { secret: "s".to_owned(), service: "webhook".to_owned() };
@@ -118,7 +104,7 @@ impl Lab {
             let (namespace, stop) = ("metallb-system".to_owned(), CancellationToken::new());
             serve(listener, client, namespace, certificates, TlsRules::default(), stop).await.unwrap();
         });
-        Self { address, entries, _tasks: tasks }
+        Self { address, entries, _api: api, _tasks: tasks }
     }
 
     /// Posts to the server, once it has its certificate.
@@ -163,10 +149,6 @@ impl Lab {
         };
         tokio::join!(exchange, drive).0
     }
-}
-
-fn failure_status(code: u16, message: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code})
 }
 
 #[expect(clippy::disallowed_methods, reason = "the certificate must be good today")]
