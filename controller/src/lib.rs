@@ -14,6 +14,8 @@ mod free;
 mod health;
 mod io;
 mod lease;
+pub mod gossip_secret;
+pub mod import;
 mod ledger;
 mod metrics;
 pub mod overrides;
@@ -24,6 +26,9 @@ mod run;
 mod seen;
 mod shares;
 pub mod status_file;
+#[cfg(test)]
+mod stub_api;
+pub mod webhook;
 
 pub use allocator::{Allocator, Refusal};
 pub use args::{Args, MetalLbOnly, MetricsAuth, WebhookMode, accept_metallb_environment};

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{Update, follow};
+use crate::{Update, failure, follow};
 
 /// Whose configuration it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,11 @@ impl ConfigurationReporter {
                     Ok(None) => failures = 0,
                     Err(error) => {
                         if failures == 0 {
-                            warn!(name = self.component.object(), %error, "the ConfigurationState cannot be written");
+                            warn!(
+                                name = self.component.object(),
+                                error = failure(&error),
+                                "the ConfigurationState cannot be written"
+                            );
                         }
                         failures = failures.saturating_add(1);
                         again = Some(FIRST_PAUSE.saturating_mul(1 << failures.min(MAX_DOUBLINGS)));
@@ -159,7 +163,7 @@ impl ConfigurationReporter {
         let pod = match self.pods.get_opt(name).await {
             Ok(pod) => pod?,
             Err(error) => {
-                debug!(%error, pod = name, "the ConfigurationState gets no owner");
+                debug!(error = failure(&error), pod = name, "the ConfigurationState gets no owner");
                 return None;
             }
         };

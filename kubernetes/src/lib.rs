@@ -8,6 +8,7 @@
 mod client;
 mod configuration_state;
 mod events;
+mod failure;
 mod follow;
 pub mod https;
 mod lenient;
@@ -18,6 +19,7 @@ pub use client::{ConnectError, connect};
 pub use configuration_state::{Component, ConfigurationReporter};
 pub use events::{Recorder, Regarding, Severity, recorder};
 pub use follow::{Trouble, Update, follow, follow_as};
+pub use failure::failure;
 pub use lenient::Lenient;
 pub use serving::{ServeMetricsError, Serving, serve_metrics};
 pub use tls::{InvalidCertificate, InvalidTlsRules, ServedCertificate, TlsRules, serve_files};

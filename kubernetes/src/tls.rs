@@ -97,25 +97,26 @@ pub enum InvalidCertificate {
 /// Serves `tls.crt` and `tls.key` of a directory, read again when they change, until `stop`.
 pub async fn serve_files(dir: PathBuf, certificate: ServedCertificate, stop: CancellationToken) {
     let mut served = None;
-    let mut complained = false;
+    let mut failures = 0_u32;
     loop {
-        match read_pair(&dir).await {
-            Ok(pair) if served.as_ref() == Some(&pair) => complained = false,
-            Ok(pair) => match certificate.replace(&pair.0, &pair.1) {
-                Ok(()) => {
-                    info!(dir = %dir.display(), "serving the certificate of the files");
-                    served = Some(pair);
-                    complained = false;
+        let read = read_pair(&dir).await;
+        let done = match read {
+            Ok(pair) if served.as_ref() == Some(&pair) => Ok(()),
+            Ok(pair) => certificate.replace(&pair.0, &pair.1).inspect(|()| {
+                info!(dir = %dir.display(), "serving the certificate of the files");
+                served = Some(pair);
+            }),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                // The first time may have been between the writes of the two files.
+                if failures == 2 || served.is_none() && failures == 1 {
+                    warn!(dir = %dir.display(), %error, "tls.crt and tls.key are not served; what was served before is");
                 }
-                // The two files may have been read between two writes: complain of what stays wrong.
-                Err(error) if complained => warn!(dir = %dir.display(), %error, "cannot serve tls.crt and tls.key"),
-                Err(_) => complained = true,
-            },
-            Err(error) if !complained => {
-                warn!(%error, "no certificate can be read; the one before it is kept");
-                complained = true;
             }
-            Err(_) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,

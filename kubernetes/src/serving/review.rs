@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::failure;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
@@ -121,7 +122,7 @@ fn not_reviewed(kind: &str, error: &kube::Error) -> Verdict {
             status.message
         ));
     }
-    Verdict::NotReviewed(format!("the request cannot be judged: the review of {kind} failed: {error}"))
+    Verdict::NotReviewed(format!("the request cannot be judged: the review of {kind} failed: {}", failure(error)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "answers are remembered by the clock")]
