@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Xtask {
-    /// Builds and runs every test: unit tests, the simulator and the lab
+    /// Builds and runs every test: unit tests, the simulator, the controller on a real API server, the lab
     Test,
     /// Checks format, lints, docs, the IO-free cores, dependency rules and licences; denies warnings
     Lint,
@@ -42,6 +42,8 @@ enum Setup {
     Deny,
     /// nftables and tshark from Debian, which some checks of `test` use; needs root
     Lab,
+    /// etcd, kube-apiserver and kubectl, built from the Go module proxy into the user's cache; needs Go
+    Kubernetes,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +65,8 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::CrdFacts => crd_facts(),
         Xtask::Setup(Setup::Deny) => setup_deny(),
         Xtask::Setup(Setup::Lab) => setup_lab(),
+        // The binary that the tests start knows what it needs.
+        Xtask::Setup(Setup::Kubernetes) => cargo(&["run", "--profile", PROFILE, "--", "chaos", "programs"]),
     }
 }
 
@@ -94,12 +98,15 @@ const FACTS: &str = "controller/api/tests/metallb-0.16.1-crds.json";
 
 fn test() -> Result<()> {
     eprintln!(
-        "xtask: needs the Rust toolchain only, and tshark for one test (cargo xtask setup lab); installs nothing"
+        "xtask: needs the Rust toolchain, tshark for one test (cargo xtask setup lab), etcd and kube-apiserver for those \
+         of the controller (cargo xtask setup kubernetes); installs nothing"
     );
     // Needs neither rights nor other programs.
     cargo(&["test", "--workspace", "--profile", PROFILE])?;
     // Needs user namespaces or root; fails, with the setting to change, where there are none.
     cargo(&["test", "--profile", PROFILE, "--test", "kernel"])?;
+    // Fails, with the command that brings them, where there are no etcd and kube-apiserver.
+    cargo(&["test", "--profile", PROFILE, "--test", "kubernetes"])?;
     cargo(&["test", "--profile", PROFILE, "--test", "lab", "--", "--test-threads=1"])
 }
 
@@ -107,7 +114,7 @@ fn lint() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // Not among all targets, because they are run by name.
-    cargo(&["clippy", "--test", "kernel", "--test", "lab", "--", "-D", "warnings"])?;
+    cargo(&["clippy", "--test", "kernel", "--test", "kubernetes", "--test", "lab", "--", "-D", "warnings"])?;
     cargo_with(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     for core in ["garpike-membership", "garpike-announcer"] {
         cargo(&["check", "--package", core, "--no-default-features"])?;

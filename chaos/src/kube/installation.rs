@@ -12,7 +12,7 @@ use std::time::Duration;
 use garpike_controller_api::definitions;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub struct Installation<'a> {
     class: Option<String>,
 }
 
-/// Writes the definitions of the custom resources, and waits until they are served.
+/// Writes the definitions of the custom resources, and waits until objects of them can be read.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub async fn define(server: &ApiServer) -> Result<(), InstallError> {
         api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&definition)).await?;
     }
     for (name, _) in definitions() {
-        while !is_established(&api.get(name).await?) {
+        while !is_served(server.client(), &api.get(name).await?).await? {
             tokio::time::sleep(POLL).await;
         }
     }
@@ -256,9 +256,25 @@ fn labels() -> Value {
     json!({"app": "metallb", "component": "controller"})
 }
 
-fn is_established(definition: &CustomResourceDefinition) -> bool {
+/// Whether objects of the kind can be listed: for a moment after it is established they cannot.
+async fn is_served(client: Client, definition: &CustomResourceDefinition) -> Result<bool, InstallError> {
     let conditions = definition.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-    conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    if !conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+        return Ok(false);
+    }
+    let spec = &definition.spec;
+    for version in spec.versions.iter().filter(|version| version.served) {
+        let resource = ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk(&spec.group, &version.name, &spec.names.kind),
+            &spec.names.plural,
+        );
+        match Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 429 | 503) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
 }
 
 /// Two ports of loopback that nobody listened on a moment ago.
