@@ -32,6 +32,8 @@ fn restarts(ground: &Ground<'_>) {
         for waiting in ["z-waits", "a-waits"] {
             site.service(waiting, json!({})).await;
             site.is_told(waiting, "AllocationFailed").await;
+            // After a restart their age tells who waits longer, and an object's age is told in seconds.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
         }
         site.settle(0).await;
         for round in 1..5 {

@@ -55,8 +55,10 @@ fn pool_annotation(ground: &Ground<'_>) {
 
         site.annotate("unasked", json!({"metallb.io/address-pool": "z-pool"})).await;
         site.has("unasked", &[&site.v4(52)]).await;
+        // There is no such pool: what it has stays.
         site.annotate("unasked", json!({"metallb.io/address-pool": "no-such-pool"})).await;
-        assert!(site.is_told("unasked", "AllocationFailed").await.contains("no-such-pool"));
+        assert!(site.is_told("unasked", "LoadBalancerFailed").await.contains("no-such-pool"));
+        assert_eq!(site.ips("unasked").await, [site.v4(52)]);
     });
 }
 
@@ -90,9 +92,11 @@ fn impossible_request(ground: &Ground<'_>) {
         let _controller = site.controller().await;
         site.pool("pool", &[site.range(0, 9)]).await;
         site.service("wants", json!({"metadata": {"annotations": {"metallb.io/loadBalancerIPs": site.v4(99)}}})).await;
-        assert!(site.is_told("wants", "AllocationFailed").await.contains(&site.v4(99)));
+        let told = site.is_told("wants", "AllocationFailed").await;
+        assert!(told.contains(&site.v4(99)), "{told}");
         site.service("garbage", json!({"metadata": {"annotations": {"metallb.io/loadBalancerIPs": "one"}}})).await;
-        assert!(site.is_told("garbage", "AllocationFailed").await.contains("one"));
+        let told = site.is_told("garbage", "AllocationFailed").await;
+        assert!(told.contains("\"one\"") && told.contains("loadBalancerIPs"), "names neither value nor field: {told}");
 
         site.pool("later", &[site.range(90, 99)]).await;
 
