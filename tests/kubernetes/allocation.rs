@@ -11,6 +11,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("an_address_is_asked_for_by_field_and_by_either_annotation", requested),
     Check("a_request_that_cannot_be_met_is_told_and_met_later", impossible_request),
     Check("a_service_that_is_no_load_balancer_any_more_gives_its_address_up", type_change),
+    Check("a_local_traffic_policy_and_a_change_to_node_port_are_as_any_other", local_and_node_port),
     Check("a_freed_address_goes_to_the_service_that_waits_longest", longest_waiting),
     Check("an_address_given_up_for_another_one_goes_to_who_waits", freed_by_request),
     Check("a_pool_that_shrinks_or_goes_takes_its_addresses_along", pool_shrinks),
@@ -122,6 +123,19 @@ fn type_change(ground: &Ground<'_>) {
         let first = site.services().get("first").await.unwrap();
         let annotations = first.metadata.annotations.unwrap_or_default();
         assert!(!annotations.contains_key("metallb.io/ip-allocated-from-pool"), "{annotations:?}");
+    });
+}
+
+fn local_and_node_port(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.pool("pool", &[site.range(1, 9)]).await;
+        site.service("web", json!({"spec": {"externalTrafficPolicy": "Local"}})).await;
+        site.has("web", &[&site.v4(1)]).await;
+        site.patch("web", json!({"spec": {"type": "NodePort", "loadBalancerClass": null}})).await;
+        site.has("web", &[]).await;
+        site.service("next", json!({})).await;
+        site.has("next", &[&site.v4(1)]).await;
     });
 }
 

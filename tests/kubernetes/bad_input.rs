@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use garpike_chaos::kube::{Answers, Controller, Faults, Proxy, Server, Which};
 use hyper::StatusCode;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::Check;
@@ -18,7 +18,8 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("an_api_server_that_takes_ten_seconds_is_survived", very_slow),
     Check("an_api_server_that_fails_every_other_request_is_survived", failing),
     Check("an_api_server_that_throttles_is_survived", throttling),
-    Check("conflicts_are_survived", conflicts),
+    Check("conflicts_with_another_writer_are_survived", another_writer),
+    Check("conflicts_that_no_change_explains_are_survived", conflicts),
     Check("lost_answers_give_no_address_twice", lost_answers),
     Check("watches_that_are_cut_or_expired_miss_nothing", cut_watches),
     Check("an_api_server_that_is_silent_for_a_while_is_survived", silent),
@@ -69,9 +70,9 @@ fn overwritten(ground: &Ground<'_>) {
             overwrites += 1;
             let told = within_reason(async || {
                 let events = site.events("web").await;
-                let named = events.iter().any(|event| {
-                    event.message.as_deref().is_some_and(|message| message.contains("servicelb"))
-                });
+                let named = events
+                    .iter()
+                    .any(|event| event.message.as_deref().is_some_and(|message| message.contains("servicelb")));
                 (named || site.ips("web").await == [site.v4(1)]).then_some(named)
             });
             match told.await {
@@ -125,6 +126,26 @@ fn throttling(ground: &Ground<'_>) {
     });
 }
 
+fn another_writer(ground: &Ground<'_>) {
+    faulty(ground, async |site, proxy, _| {
+        // Long enough for the Services to change between the look at them and the write.
+        proxy.set(Faults { latency: Duration::from_millis(200), ..Faults::default() });
+        for number in 0..5 {
+            site.service(&format!("s{number}"), json!({})).await;
+        }
+        for round in 0..10 {
+            for number in 0..5 {
+                site.annotate(&format!("s{number}"), json!({"round": round.to_string()})).await;
+            }
+        }
+        serves(site, 5).await;
+        let services = site.services().list(&ListParams::default()).await.unwrap();
+        let rounds = services.items.iter().filter_map(|service| service.metadata.annotations.as_ref()?.get("round"));
+        assert_eq!(rounds.filter(|round| *round == "9").count(), 5, "no annotation of another writer is undone");
+    });
+}
+
+/// As webhooks and quotas may answer.
 fn conflicts(ground: &Ground<'_>) {
     faulty(ground, async |site, proxy, _| {
         proxy.set(status(Which::Path("/status"), 2, StatusCode::CONFLICT, None));

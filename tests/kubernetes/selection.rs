@@ -71,7 +71,8 @@ fn namespace_relabelled(ground: &Ground<'_>) {
 fn service_relabelled(ground: &Ground<'_>) {
     ground.run(async |site| {
         let _controller = site.controller().await;
-        let labelled = |tier: &str| json!({"serviceAllocation": {"serviceSelectors": [{"matchLabels": {"tier": tier}}]}});
+        let labelled =
+            |tier: &str| json!({"serviceAllocation": {"serviceSelectors": [{"matchLabels": {"tier": tier}}]}});
         site.pool_with("front", &[site.range(1, 9)], labelled("front")).await;
         site.pool_with("back", &[site.range(50, 59)], labelled("back")).await;
         site.service("web", json!({"metadata": {"labels": {"tier": "front"}}})).await;

@@ -198,11 +198,7 @@ fn spawn(program: Program, directory: &Path, arguments: &[String]) -> Result<Pro
     Process::spawn(command, &log).map_err(|source| ApiServerError::Spawn { program, source })
 }
 
-async fn wait_until_ready(
-    server: &mut Process,
-    directory: &Path,
-    kubeconfig: &Path,
-) -> Result<Client, ApiServerError> {
+async fn wait_until_ready(server: &mut Process, directory: &Path, kubeconfig: &Path) -> Result<Client, ApiServerError> {
     let deadline = now() + READY_WITHIN;
     let mut client = None;
     loop {

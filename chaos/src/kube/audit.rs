@@ -103,14 +103,7 @@ impl From<Line> for Request {
             Some(subresource) => format!("{resource}/{subresource}"),
             None => resource,
         };
-        Self {
-            user: line.user.username,
-            verb: line.verb,
-            resource,
-            namespace,
-            name,
-            code: line.response_status.code,
-        }
+        Self { user: line.user.username, verb: line.verb, resource, namespace, name, code: line.response_status.code }
     }
 }
 

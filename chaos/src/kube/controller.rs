@@ -73,7 +73,8 @@ impl Controller {
     pub fn memory(&self) -> io::Result<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let field = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
+            let value =
+                status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
             value.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::other(format!("no {name}")))
         };
         Ok(Memory { resident_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })

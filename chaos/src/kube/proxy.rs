@@ -230,7 +230,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<UnsyncBoxBody<Bytes, io::Error>>> {
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> io::Result<Response<UnsyncBoxBody<Bytes, io::Error>>> {
     let faults = shared.faults.borrow().clone();
     if !faults.latency.is_zero() {
         tokio::time::sleep(faults.latency).await;
@@ -249,7 +252,10 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result<
     }
 }
 
-async fn pass_on(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<UnsyncBoxBody<Bytes, io::Error>>> {
+async fn pass_on(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> io::Result<Response<UnsyncBoxBody<Bytes, io::Error>>> {
     let watches = is_watch(&request);
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(HOST);
@@ -257,11 +263,7 @@ async fn pass_on(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result
     let response = shared.upstream.send(Request::from_parts(parts, Body::from(body))).await;
     let (mut parts, body) = response.map_err(io::Error::other)?.into_parts();
     parts.version = hyper::Version::HTTP_11;
-    let body = if watches {
-        watched(Arc::clone(shared), body)
-    } else {
-        body.map_err(io::Error::other).boxed_unsync()
-    };
+    let body = if watches { watched(Arc::clone(shared), body) } else { body.map_err(io::Error::other).boxed_unsync() };
     Ok(Response::from_parts(parts, body))
 }
 
@@ -317,8 +319,7 @@ fn is_watch(request: &Request<Incoming>) -> bool {
 
 /// A client that adds nobody's token to the one that a request has.
 async fn anonymous(server: &ApiServer) -> Result<Client, ProxyError> {
-    let kubeconfig =
-        Kubeconfig::read_from(server.kubeconfig()).map_err(|error| ProxyError::Config(Box::new(error)))?;
+    let kubeconfig = Kubeconfig::read_from(server.kubeconfig()).map_err(|error| ProxyError::Config(Box::new(error)))?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| ProxyError::Config(Box::new(error)))?;

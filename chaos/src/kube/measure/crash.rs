@@ -35,8 +35,8 @@ pub(super) async fn run(server: &ApiServer, args: &Args) -> Result<Figures> {
     let rig = Rig::build(server).await?;
     rig.watched.judge();
     let mut controllers = VecDeque::new();
-    for name in ["controller-one", "controller-two"] {
-        controllers.push_back((name, rig.installation.start(name, &[]).await?));
+    for name in ["controller-a", "controller-b"] {
+        controllers.push_back((name.to_owned(), rig.installation.start(name, &[]).await?));
     }
     let (mut present, mut waits, mut made) = (VecDeque::new(), Vec::new(), 0_u32);
     let mut told = 0;
@@ -48,7 +48,8 @@ pub(super) async fn run(server: &ApiServer, args: &Args) -> Result<Figures> {
             made += COME;
             present.extend(new.iter().cloned());
             rig.make(new).await?;
-            let old: Vec<String> = (0..present.len().saturating_sub(STAY)).filter_map(|_| present.pop_front()).collect();
+            let old: Vec<String> =
+                (0..present.len().saturating_sub(STAY)).filter_map(|_| present.pop_front()).collect();
             rig.remove(old).await
         };
         let kill = async {
@@ -60,9 +61,12 @@ pub(super) async fn run(server: &ApiServer, args: &Args) -> Result<Figures> {
             killed.kill();
             name
         };
-        let (done, name) = tokio::join!(come_and_go, kill);
+        let (done, killed) = tokio::join!(come_and_go, kill);
         done?;
-        controllers.push_back((name, rig.installation.start(name, &[]).await?));
+        // Its container is started again, or another pod takes its place, who may not know that it has ended.
+        let name = if random.random_bool(0.5) { killed } else { format!("controller-{trial}") };
+        let controller = rig.installation.start(&name, &[]).await?;
+        controllers.push_back((name, controller));
         // Those that were deleted are gone before they are counted.
         wait_for_the_watch(&rig, &present).await?;
         rig.all_have(present.len()).await?;

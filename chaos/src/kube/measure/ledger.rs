@@ -74,9 +74,10 @@ impl Ledger {
             self.violations.push(format!("{name} had {had:?} and then {ips:?}"));
         }
         if self.judges && had != ips {
-            let holders = self.services.iter().filter(|(other, (held, _))| {
-                **other != name && held.iter().any(|ip| ips.contains(ip))
-            });
+            let holders = self
+                .services
+                .iter()
+                .filter(|(other, (held, _))| **other != name && held.iter().any(|ip| ips.contains(ip)));
             let also: Vec<String> = holders.map(|(other, _)| format!("{name} and {other} both have {ips:?}")).collect();
             self.violations.extend(also);
         }

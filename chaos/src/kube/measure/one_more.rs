@@ -42,8 +42,10 @@ pub(super) async fn run(server: &ApiServer, args: &Args) -> Result<Figures> {
     }
     let half = median(waits.iter().copied());
     waits.sort_by(f64::total_cmp);
-    let rank = |percent: usize| waits.get((waits.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or_default();
-    let row = [("min_ms", rank(0)), ("p50_ms", half), ("p90_ms", rank(90)), ("p99_ms", rank(99)), ("max_ms", rank(100))];
+    let rank =
+        |percent: usize| waits.get((waits.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or_default();
+    let row =
+        [("min_ms", rank(0)), ("p50_ms", half), ("p90_ms", rank(90)), ("p99_ms", rank(99)), ("max_ms", rank(100))];
     figures.row("one more Service".to_owned(), row);
     figures.target("ms until it has its address, median".to_owned(), half, Bound::AtMost, ONE_MORE_MS);
     Ok(figures.end())
