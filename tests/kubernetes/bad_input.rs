@@ -16,7 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("a_status_that_another_allocator_overwrites_is_not_fought_for", overwritten),
     Check("an_api_server_that_takes_half_a_second_is_worked_with", slow),
     Check("an_api_server_that_takes_ten_seconds_is_survived", very_slow),
-    Check("an_api_server_that_fails_every_other_request_is_survived", failing),
+    Check("an_api_server_that_fails_half_of_all_requests_is_survived", failing),
     Check("an_api_server_that_throttles_is_survived", throttling),
     Check("conflicts_with_another_writer_are_survived", another_writer),
     Check("conflicts_that_no_change_explains_are_survived", conflicts),
@@ -156,7 +156,7 @@ fn conflicts(ground: &Ground<'_>) {
 
 fn lost_answers(ground: &Ground<'_>) {
     faulty(ground, async |site, proxy, _| {
-        proxy.set(Faults { answers: vec![(Which::Path("/status"), Answers::Lost { every: 2 })], ..Faults::default() });
+        proxy.set(Faults { answers: vec![(Which::Path("/status"), Answers::Lost { one_in: 2 })], ..Faults::default() });
         serves(site, 20).await;
         assert!(proxy.struck() > 0);
     });
@@ -304,6 +304,6 @@ async fn is_well(site: &Site<'_>) {
     assert!(well.await.is_some(), "{seen}");
 }
 
-fn status(which: Which, every: u64, code: StatusCode, retry_after: Option<u32>) -> Faults {
-    Faults { answers: vec![(which, Answers::Status { every, code, retry_after })], ..Faults::default() }
+fn status(which: Which, one_in: u64, code: StatusCode, retry_after: Option<u32>) -> Faults {
+    Faults { answers: vec![(which, Answers::Status { one_in, code, retry_after })], ..Faults::default() }
 }
