@@ -12,6 +12,7 @@ use garpike_chaos::lab::{self, Entered, Links, enter};
 use garpike_chaos::load::{self, Load};
 use garpike_chaos::scenario::{Length, Scenario};
 use garpike_chaos::sim;
+use garpike_chaos::tools::{self, Program};
 use garpike_chaos::trial::{self, Plan};
 use garpike_election::{MacAddr, ServiceIp};
 use garpike_speaker::Profile;
@@ -31,6 +32,8 @@ enum Command {
     List,
     /// Checks that the lab itself measures what it says
     Selftest,
+    /// Builds the programs of others that scenarios start and that have not been built: etcd, kube-apiserver, kubectl
+    Programs,
     /// Sends every datagram back: what serves behind a service IP in the lab
     #[command(hide = true)]
     Echo {
@@ -151,6 +154,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Simulate(args) => simulate(&args),
         Command::List => list(),
         Command::Selftest => selftest(),
+        Command::Programs => programs(),
         Command::Echo { addresses } => match lab::echo::serve(&addresses)? {},
         Command::StandIn { owner, ips } => {
             lab::stand_in::serve(owner, &ips)?;
@@ -246,9 +250,9 @@ fn list() -> Result<ExitCode> {
     for scenario in Scenario::value_variants() {
         writeln!(out, "  {:<17} {}", scenario.name(), help(scenario))?;
     }
-    writeln!(out, "Loads in the lab (garpike chaos run LOAD):")?;
+    writeln!(out, "Loads in the lab, and of the controller on a real API server (garpike chaos run LOAD):")?;
     for (name, about) in load::list() {
-        writeln!(out, "  {name:<12} {about}")?;
+        writeln!(out, "  {name:<19} {about}")?;
     }
     writeln!(out, "In the simulator (garpike chaos simulate SCENARIO):")?;
     for scenario in sim::Scenario::value_variants() {
@@ -265,6 +269,18 @@ fn selftest() -> Result<ExitCode> {
     let report = lab::selftest(&mut init)?;
     write!(std::io::stdout().lock(), "{report}")?;
     Ok(status(report.passed()))
+}
+
+#[expect(clippy::print_stderr, reason = "progress of long work")]
+fn programs() -> Result<ExitCode> {
+    tools::build_missing(|missing| {
+        let names: Vec<&str> = missing.iter().map(|program| program.name()).collect();
+        eprintln!("building {}; this takes some minutes", names.join(" and "));
+    })?;
+    for program in Program::ALL {
+        writeln!(std::io::stdout().lock(), "{}", program.path()?.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn help(value: &impl clap::ValueEnum) -> String {

@@ -7,12 +7,13 @@ mod api_server;
 mod audit;
 mod controller;
 mod installation;
+pub mod measure;
 mod process;
 mod proxy;
 
 pub use api_server::{ApiServer, ApiServerError, Server, Stack};
 pub use audit::{Audit, Request};
-pub use controller::{Controller, StillRunning};
+pub use controller::{Controller, Memory, StillRunning};
 pub use installation::{InstallError, Installation, apply, define};
 pub use process::Process;
 pub use proxy::{Answers, Faults, Proxy, ProxyError, Which};

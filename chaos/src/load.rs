@@ -1,4 +1,5 @@
-//! What a speaker stands: how fast it answers, how much a flood costs it, how long ten thousand addresses take to move.
+//! What a speaker stands: how fast it answers, how much a flood costs it, how long ten thousand addresses take to move. What
+//! a controller stands is measured in [`crate::kube::measure`].
 //!
 //! Each load is a subcommand of `garpike chaos run`. It builds a lab of its own, prints figures and what they should be,
 //! and judges by frames and by the kernel's accounts, never by what a speaker says. Figures beside other work on the
@@ -7,7 +8,7 @@
 pub mod announce;
 pub mod arp_latency;
 pub mod arp_rate;
-mod figures;
+pub(crate) mod figures;
 pub mod flood;
 pub mod forward;
 mod rig;
@@ -18,6 +19,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand as _;
 
+use self::figures::Figures;
+use crate::kube::measure::{self, Measurement};
 use crate::lab::{Entered, enter};
 
 /// What is measured.
@@ -34,6 +37,9 @@ pub enum Load {
     Announce10k(announce::Args),
     /// What forwarded packets pay for a speaker's sockets
     Forward(forward::Args),
+    /// What a controller stands
+    #[command(flatten)]
+    Controller(Measurement),
 }
 
 /// The loads by name, each with what it measures.
@@ -57,6 +63,10 @@ pub struct Output {
 ///
 /// When the lab cannot be built, or the load cannot be made.
 pub fn run(load: &Load) -> Result<ExitCode> {
+    // Needs no lab: it talks to an API server on loopback.
+    if let Load::Controller(measurement) = load {
+        return measure::run(measurement);
+    }
     let mut init = match enter()? {
         Entered::Outside { status } => return Ok(ExitCode::from(status)),
         Entered::Inside(init) => init,
@@ -67,12 +77,20 @@ pub fn run(load: &Load) -> Result<ExitCode> {
         Load::Flood(args) => (args.output, flood::run(&mut init, args)?),
         Load::Announce10k(args) => (args.output, announce::run(&mut init, args)?),
         Load::Forward(args) => (args.output, forward::run(&mut init, args)?),
+        Load::Controller(_) => unreachable!("was run without a lab"),
     };
-    let mut out = std::io::stdout().lock();
-    if output.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&figures)?)?;
-    } else {
-        write!(out, "{figures}")?;
+    output.print(&figures)
+}
+
+impl Output {
+    /// Prints what was found; the status is good if every target was reached.
+    pub(crate) fn print(self, figures: &Figures) -> Result<ExitCode> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(figures)?)?;
+        } else {
+            write!(out, "{figures}")?;
+        }
+        Ok(if figures.all_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-    Ok(if figures.all_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

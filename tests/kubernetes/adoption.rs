@@ -13,6 +13,9 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("a_controller_adopts_what_metallb_has_assigned", adopts_metallb),
     Check("who_has_an_address_keeps_it_before_anybody_who_waits_gets_one", assigned_first),
     Check("two_services_with_one_address_are_parted_and_the_older_one_keeps_it", doubly_assigned),
+    Check("an_address_of_a_pool_that_is_gone_is_replaced", stale),
+    Check("a_wrong_family_in_the_status_is_replaced", wrong_family),
+    Check("an_address_that_somebody_else_wrote_is_left_alone", somebody_elses),
     Check("a_controller_ends_at_once_whenever_it_is_told_to", prompt_exit),
 ];
 
@@ -32,6 +35,8 @@ fn restarts(ground: &Ground<'_>) {
         for waiting in ["z-waits", "a-waits"] {
             site.service(waiting, json!({})).await;
             site.is_told(waiting, "AllocationFailed").await;
+            // After a restart their age tells who waits longer, and an object's age is told in seconds.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
         }
         site.settle(0).await;
         for round in 1..5 {
@@ -105,6 +110,45 @@ fn doubly_assigned(ground: &Ground<'_>) {
 
         site.has("a-younger", &[&site.v4(1)]).await;
         site.has("z-older", &[&site.v4(5)]).await;
+    });
+}
+
+fn stale(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 9)]).await;
+        site.service("web", annotated("metallb.io/ip-allocated-from-pool", "gone")).await;
+        assign(site, "web", &site.v4(99)).await;
+
+        let _controller = site.controller().await;
+
+        site.has("web", &[&site.v4(1)]).await;
+        site.is_told("web", "ClearAssignment").await;
+    });
+}
+
+fn wrong_family(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 9), site.range6(1, 9)]).await;
+        site.service("web", annotated("metallb.io/ip-allocated-from-pool", "pool")).await;
+        assign(site, "web", &site.v6(4)).await;
+
+        let _controller = site.controller().await;
+
+        site.has("web", &[&site.v4(1)]).await;
+    });
+}
+
+fn somebody_elses(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 9)]).await;
+        site.service("web", json!({})).await;
+        assign(site, "web", "192.0.2.9").await;
+
+        let _controller = site.controller().await;
+
+        site.settle(0).await;
+        assert_eq!(site.ips("web").await, ["192.0.2.9"]);
+        assert_eq!(site.status_writes("web"), 0);
     });
 }
 

@@ -11,6 +11,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("an_address_is_asked_for_by_field_and_by_either_annotation", requested),
     Check("a_request_that_cannot_be_met_is_told_and_met_later", impossible_request),
     Check("a_service_that_is_no_load_balancer_any_more_gives_its_address_up", type_change),
+    Check("a_local_traffic_policy_and_a_change_to_node_port_are_as_any_other", local_and_node_port),
     Check("a_freed_address_goes_to_the_service_that_waits_longest", longest_waiting),
     Check("an_address_given_up_for_another_one_goes_to_who_waits", freed_by_request),
     Check("a_pool_that_shrinks_or_goes_takes_its_addresses_along", pool_shrinks),
@@ -55,8 +56,10 @@ fn pool_annotation(ground: &Ground<'_>) {
 
         site.annotate("unasked", json!({"metallb.io/address-pool": "z-pool"})).await;
         site.has("unasked", &[&site.v4(52)]).await;
+        // There is no such pool: what it has stays.
         site.annotate("unasked", json!({"metallb.io/address-pool": "no-such-pool"})).await;
-        assert!(site.is_told("unasked", "AllocationFailed").await.contains("no-such-pool"));
+        assert!(site.is_told("unasked", "LoadBalancerFailed").await.contains("no-such-pool"));
+        assert_eq!(site.ips("unasked").await, [site.v4(52)]);
     });
 }
 
@@ -90,9 +93,11 @@ fn impossible_request(ground: &Ground<'_>) {
         let _controller = site.controller().await;
         site.pool("pool", &[site.range(0, 9)]).await;
         site.service("wants", json!({"metadata": {"annotations": {"metallb.io/loadBalancerIPs": site.v4(99)}}})).await;
-        assert!(site.is_told("wants", "AllocationFailed").await.contains(&site.v4(99)));
+        let told = site.is_told("wants", "AllocationFailed").await;
+        assert!(told.contains(&site.v4(99)), "{told}");
         site.service("garbage", json!({"metadata": {"annotations": {"metallb.io/loadBalancerIPs": "one"}}})).await;
-        assert!(site.is_told("garbage", "AllocationFailed").await.contains("one"));
+        let told = site.is_told("garbage", "AllocationFailed").await;
+        assert!(told.contains("\"one\"") && told.contains("loadBalancerIPs"), "names neither value nor field: {told}");
 
         site.pool("later", &[site.range(90, 99)]).await;
 
@@ -118,6 +123,19 @@ fn type_change(ground: &Ground<'_>) {
         let first = site.services().get("first").await.unwrap();
         let annotations = first.metadata.annotations.unwrap_or_default();
         assert!(!annotations.contains_key("metallb.io/ip-allocated-from-pool"), "{annotations:?}");
+    });
+}
+
+fn local_and_node_port(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.pool("pool", &[site.range(1, 9)]).await;
+        site.service("web", json!({"spec": {"externalTrafficPolicy": "Local"}})).await;
+        site.has("web", &[&site.v4(1)]).await;
+        site.patch("web", json!({"spec": {"type": "NodePort", "loadBalancerClass": null}})).await;
+        site.has("web", &[]).await;
+        site.service("next", json!({})).await;
+        site.has("next", &[&site.v4(1)]).await;
     });
 }
 

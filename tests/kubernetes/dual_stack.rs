@@ -4,7 +4,7 @@ use garpike_chaos::kube::{ApiServer, Stack, define};
 use serde_json::{Value, json};
 
 use crate::Check;
-use crate::site::{Ground, runtime};
+use crate::site::Ground;
 
 pub(crate) const CHECKS: &[Check] = &[
     Check("a_service_that_requires_both_families_gets_both_from_one_pool", require),
@@ -110,7 +110,7 @@ fn both_requested(ground: &Ground<'_>) {
 }
 
 fn no_flap(ground: &Ground<'_>) {
-    runtime().block_on(async {
+    ground.runtime.block_on(async {
         let server = ApiServer::start(Stack::V4).await.unwrap();
         define(&server).await.unwrap();
         let site = ground.site(&server).await;

@@ -30,6 +30,7 @@ use std::time::Instant;
 
 use garpike_chaos::kube::{ApiServer, Stack, define};
 use site::Ground;
+use tokio::runtime::{Builder, Handle};
 
 /// A check, as a sentence, and what does it. It panics when something is not as it should be.
 struct Check(&'static str, fn(&Ground<'_>));
@@ -50,7 +51,8 @@ fn main() -> ExitCode {
     let all = CHECKS.iter().copied().flatten();
     let checks: Vec<&Check> =
         all.filter(|Check(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part))).collect();
-    let runtime = site::runtime();
+    // One for all: the clients of the API server live in it.
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let server = match runtime.block_on(begin()) {
         Ok(server) => server,
         Err(error) => {
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcomes = run(&checks, &server);
+    let outcomes = run(&checks, &server, runtime.handle());
     let mut failed = 0;
     for (Check(name, _), (outcome, took)) in checks.iter().zip(&outcomes) {
         if outcome.is_err() {
@@ -79,7 +81,7 @@ async fn begin() -> anyhow::Result<ApiServer> {
 }
 
 /// Some at a time, in order; each check's outcome and how many seconds it took.
-fn run(checks: &[&Check], server: &ApiServer) -> Vec<(Result<(), ()>, f64)> {
+fn run(checks: &[&Check], server: &ApiServer, runtime: &Handle) -> Vec<(Result<(), ()>, f64)> {
     let next = AtomicUsize::new(0);
     let outcomes: Mutex<Vec<_>> = Mutex::new(checks.iter().map(|_| (Err(()), 0.0)).collect());
     std::thread::scope(|scope| {
@@ -88,7 +90,7 @@ fn run(checks: &[&Check], server: &ApiServer) -> Vec<(Result<(), ()>, f64)> {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(check) = checks.get(index) else { return };
-                    let (begun, ground) = (now(), Ground { server, program: program(), number: index });
+                    let (begun, ground) = (now(), Ground { server, runtime, program: program(), number: index });
                     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| check.1(&ground)));
                     let outcome = outcome.map_err(|_| eprintln!("FAILED: {}", check.0));
                     outcomes.lock().unwrap()[index] = (outcome, begun.elapsed().as_secs_f64());

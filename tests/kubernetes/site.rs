@@ -10,13 +10,14 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, Pat
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Handle;
 
 use crate::now;
 
 /// What checks share.
 pub(crate) struct Ground<'a> {
     pub(crate) server: &'a ApiServer,
+    pub(crate) runtime: &'a Handle,
     /// The binary under test.
     pub(crate) program: PathBuf,
     /// Of the check, from 0.
@@ -35,7 +36,7 @@ pub(crate) struct Site<'a> {
 impl Ground<'_> {
     /// Runs a check in a site of its own. Its controllers must not have missed a right.
     pub(crate) fn run(&self, check: impl AsyncFnOnce(&Site<'_>)) {
-        runtime().block_on(async {
+        self.runtime.block_on(async {
             let site = self.site(self.server).await;
             check(&site).await;
             let forbidden: Vec<Request> = site.requests().into_iter().filter(Request::is_forbidden).collect();
@@ -45,7 +46,7 @@ impl Ground<'_> {
 
     /// A site whose controllers lack a right.
     pub(crate) fn run_without_right(&self, resource: &str, check: impl AsyncFnOnce(&Site<'_>)) {
-        runtime().block_on(async {
+        self.runtime.block_on(async {
             let site = self.site(self.server).await;
             site.installation.without_right(resource).await.unwrap();
             check(&site).await;
@@ -62,7 +63,7 @@ impl Ground<'_> {
 
     /// A site whose controllers look after Services without a class. One check alone may have it.
     pub(crate) fn run_without_class(&self, check: impl AsyncFnOnce(&Site<'_>)) {
-        runtime().block_on(async {
+        self.runtime.block_on(async {
             let namespace = format!("check-{}", self.number);
             let installation = Installation::install(self.server, &self.program, &namespace, None).await.unwrap();
             check(&Site { installation, server: self.server, namespace, class: None, number: self.number }).await;
@@ -278,10 +279,6 @@ pub(crate) async fn within_reason<T>(mut attempt: impl AsyncFnMut() -> Option<T>
 /// Whether no two are equal.
 pub(crate) fn all_differ(ips: &[String]) -> bool {
     ips.iter().collect::<BTreeSet<_>>().len() == ips.len()
-}
-
-pub(crate) fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Objects are merged; anything else is replaced.

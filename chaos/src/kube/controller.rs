@@ -1,5 +1,6 @@
 //! A running controller.
 
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -64,6 +65,34 @@ impl Controller {
         self.process.ended()
     }
 
+    /// Its resident memory: the present and the greatest ever.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn memory(&self) -> io::Result<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let field = |name: &str| {
+            let value =
+                status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
+            value.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::other(format!("no {name}")))
+        };
+        Ok(Memory { resident_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })
+    }
+
+    /// The time that it has spent on processors, all threads together, in steps of 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn processor_time(&self) -> io::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name, in brackets, may hold blanks; utime and stime are the 14th and 15th field, proc_pid_stat(5).
+        let after_name = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: Vec<u64> = after_name.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        Ok(TICK.saturating_mul(u32::try_from(ticks.iter().sum::<u64>()).unwrap_or(u32::MAX)))
+    }
+
     /// What `/readyz` says: the status code and the text. None: nobody listens.
     pub async fn readyz(&self) -> Option<(u16, String)> {
         get(self.health, "/readyz").await.ok()
@@ -73,6 +102,15 @@ impl Controller {
     pub async fn metrics(&self) -> String {
         get(self.metrics, "/metrics").await.map(|(_, text)| text).unwrap_or_default()
     }
+}
+
+/// Memory of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident now.
+    pub resident_bytes: u64,
+    /// The most that ever was.
+    pub peak_bytes: u64,
 }
 
 /// A controller does not end.
@@ -103,6 +141,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// `USER_HZ`, which is 100 on every architecture that Linux knows but Alpha.
+const TICK: Duration = Duration::from_millis(10);
 const POLL: Duration = Duration::from_millis(5);
 /// Chosen: loopback, and text that is there already.
 const ASK_FOR: Duration = Duration::from_secs(5);

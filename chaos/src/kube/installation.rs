@@ -12,7 +12,7 @@ use std::time::Duration;
 use garpike_controller_api::definitions;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub struct Installation<'a> {
     class: Option<String>,
 }
 
-/// Writes the definitions of the custom resources, and waits until they are served.
+/// Writes the definitions of the custom resources, and waits until objects of them can be read.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub async fn define(server: &ApiServer) -> Result<(), InstallError> {
         api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&definition)).await?;
     }
     for (name, _) in definitions() {
-        while !is_established(&api.get(name).await?) {
+        while !is_served(server.client(), &api.get(name).await?).await? {
             tokio::time::sleep(POLL).await;
         }
     }
@@ -72,7 +72,7 @@ impl<'a> Installation<'a> {
             "metadata": {"name": "controller", "namespace": namespace},
             "spec": {
                 "selector": {"matchLabels": labels()},
-                "template": pod_template(),
+                "template": pod_template(IMAGE),
             },
         });
         apply(&client, &deployment).await?;
@@ -96,20 +96,21 @@ impl<'a> Installation<'a> {
     /// When the API server refuses the change.
     pub async fn without_right(&self, resource: &str) -> Result<(), InstallError> {
         for mut object in rights(&self.namespace)? {
-            let rules = object.pointer_mut("/rules").and_then(Value::as_array_mut);
-            let Some(rules) = rules else { continue };
-            for rule in rules {
-                if let Some(resources) = rule.pointer_mut("/resources").and_then(Value::as_array_mut) {
-                    resources.retain(|named| named != resource);
-                }
-            }
             // A role for the whole cluster is that of the other installations too.
-            if object["kind"] == "Role" {
-                object["rules"].as_array_mut().into_iter().for_each(|rules| {
-                    rules.retain(|rule| rule["resources"].as_array().is_some_and(|named| !named.is_empty()));
-                });
-                apply(&self.server.client(), &object).await?;
+            if kind_of(&object) != "Role" {
+                continue;
             }
+            let rules = object.pointer_mut("/rules").and_then(Value::as_array_mut).into_iter();
+            for rules in rules {
+                rules.retain_mut(|rule| {
+                    let named = rule.pointer_mut("/resources").and_then(Value::as_array_mut);
+                    named.is_none_or(|named| {
+                        named.retain(|named| named != resource);
+                        !named.is_empty()
+                    })
+                });
+            }
+            apply(&self.server.client(), &object).await?;
         }
         Ok(())
     }
@@ -157,14 +158,15 @@ impl<'a> Installation<'a> {
     /// When the API server refuses it.
     pub async fn run_pod(&self, name: &str, more: &[(&str, &str)], image: &str) -> Result<(), InstallError> {
         let api: Api<Pod> = Api::namespaced(self.server.client(), &self.namespace);
-        let mut pod = pod_template();
-        pod["apiVersion"] = json!("v1");
-        pod["kind"] = json!("Pod");
-        pod["metadata"]["name"] = json!(name);
-        pod["spec"]["nodeName"] = json!("n1");
-        pod["spec"]["containers"][0]["image"] = json!(image);
+        let mut pod = pod_template(image);
+        let fields = [("/apiVersion", "v1"), ("/kind", "Pod"), ("/metadata/name", name), ("/spec/nodeName", "n1")];
+        for (pointer, value) in fields {
+            put(&mut pod, pointer, json!(value));
+        }
         for (key, value) in more {
-            pod["metadata"]["labels"][key] = json!(value);
+            if let Some(labels) = pod.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+                labels.insert((*key).to_owned(), json!(value));
+            }
         }
         let pod: Pod = serde_json::from_value(pod).map_err(InstallError::Manifest)?;
         match api.create(&PostParams::default(), &pod).await {
@@ -213,7 +215,8 @@ pub enum InstallError {
 /// When the API server refuses it.
 pub async fn apply(client: &Client, object: &Value) -> Result<DynamicObject, InstallError> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
+    let api_version = text("/apiVersion");
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
     let api: Api<DynamicObject> = match text("/metadata/namespace") {
         "" => Api::all_with(client.clone(), &resource),
@@ -233,7 +236,7 @@ fn rights(namespace: &str) -> Result<Vec<Value>, InstallError> {
                 *named = json!(namespace);
             }
         }
-        if object["kind"] == "ClusterRoleBinding"
+        if kind_of(&object) == "ClusterRoleBinding"
             && let Some(name) = object.pointer_mut("/metadata/name")
         {
             let of_namespace = name.as_str().unwrap_or_default().replacen("metallb-system", namespace, 1);
@@ -244,11 +247,23 @@ fn rights(namespace: &str) -> Result<Vec<Value>, InstallError> {
     Ok(objects)
 }
 
-fn pod_template() -> Value {
+fn pod_template(image: &str) -> Value {
     json!({
         "metadata": {"labels": labels()},
-        "spec": {"containers": [{"name": "controller", "image": IMAGE}]},
+        "spec": {"containers": [{"name": "controller", "image": image}]},
     })
+}
+
+fn kind_of(object: &Value) -> &str {
+    object.get("kind").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Sets a field of an object, which need not be there yet.
+fn put(object: &mut Value, pointer: &str, value: Value) {
+    let (parent, field) = pointer.rsplit_once('/').expect("pointers begin with a slash");
+    if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
+        parent.insert(field.to_owned(), value);
+    }
 }
 
 /// Those that MetalLB's manifests give the controller.
@@ -256,9 +271,25 @@ fn labels() -> Value {
     json!({"app": "metallb", "component": "controller"})
 }
 
-fn is_established(definition: &CustomResourceDefinition) -> bool {
+/// Whether objects of the kind can be listed: for a moment after it is established they cannot.
+async fn is_served(client: Client, definition: &CustomResourceDefinition) -> Result<bool, InstallError> {
     let conditions = definition.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-    conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    if !conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+        return Ok(false);
+    }
+    let spec = &definition.spec;
+    for version in spec.versions.iter().filter(|version| version.served) {
+        let resource = ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk(&spec.group, &version.name, &spec.names.kind),
+            &spec.names.plural,
+        );
+        match Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 429 | 503) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
 }
 
 /// Two ports of loopback that nobody listened on a moment ago.

@@ -1,7 +1,7 @@
 //! Stands before an API server and makes it slow, broken or silent.
 //!
-//! It speaks plain HTTP on loopback and passes every header on, the token included. A fault strikes every n-th request of
-//! its kind, so a test knows how many it meets.
+//! It speaks plain HTTP on loopback and passes every header on, the token included. A fault strikes one in n requests of its
+//! kind, always the same ones but in no rhythm: none of a client's own could always or never meet it.
 
 use std::convert::Infallible;
 use std::io;
@@ -62,19 +62,19 @@ pub enum Which {
 /// How they are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// Every n-th with a status of Kubernetes.
+    /// One in n with a status of Kubernetes.
     Status {
-        /// How many are passed on for each that is not, and one.
-        every: u64,
+        /// That n; 1 is all.
+        one_in: u64,
         /// The status code.
         code: StatusCode,
         /// `Retry-After`, in seconds.
         retry_after: Option<u32>,
     },
-    /// Every n-th is passed on and its answer is lost with the connection.
+    /// All are passed on, and the answer of one in n is lost with the connection.
     Lost {
-        /// How many are answered for each that is not, and one.
-        every: u64,
+        /// That n; 1 is all.
+        one_in: u64,
     },
     /// Never, while this lasts; watches stand still, and are cut when it is over.
     Never,
@@ -162,17 +162,17 @@ impl Shared {
     fn fate(&self, faults: &Faults, request: &Request<Incoming>) -> Fate {
         let met = faults.answers.iter().enumerate().find(|(_, (which, _))| which.holds(request));
         let Some((index, (_, answers))) = met else { return Fate::Passed };
-        let is_turn = |every: u64| {
+        let is_turn = |one_in: u64| {
             let mut counts = self.counts();
             let length = counts.len().max(index + 1);
             counts.resize(length, 0);
             let count = counts.get_mut(index).expect("was made to fit");
             *count += 1;
-            count.is_multiple_of(every)
+            scrambled(*count).is_multiple_of(one_in)
         };
         let fate = match answers {
-            Answers::Status { every, code, retry_after } if is_turn(*every) => Fate::Refused(*code, *retry_after),
-            Answers::Lost { every } if is_turn(*every) => Fate::Lost,
+            Answers::Status { one_in, code, retry_after } if is_turn(*one_in) => Fate::Refused(*code, *retry_after),
+            Answers::Lost { one_in } if is_turn(*one_in) => Fate::Lost,
             Answers::Status { .. } | Answers::Lost { .. } => return Fate::Passed,
             Answers::Never => Fate::Unanswered,
         };
@@ -283,6 +283,14 @@ fn watched(shared: Arc<Shared>, body: Body) -> UnsyncBoxBody<Bytes, io::Error> {
         Some((frame, (body, cuts, shared)))
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// Numbers without a pattern from numbers in a row (SplitMix64, Steele, Lea and Flood 2014).
+fn scrambled(count: u64) -> u64 {
+    let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// As the API server says it.

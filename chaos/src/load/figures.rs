@@ -9,7 +9,7 @@ use crate::report::load_average;
 
 /// What a load found.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     /// The name of the load.
     load: &'static str,
     version: &'static str,
@@ -21,16 +21,16 @@ pub(super) struct Figures {
 
 /// One thing that was measured.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// What.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Its figures by name; the name ends in the unit.
-    pub(super) figures: BTreeMap<&'static str, f64>,
+    pub(crate) figures: BTreeMap<&'static str, f64>,
 }
 
 /// What should be reached.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Target {
+pub(crate) struct Target {
     measure: String,
     reached: f64,
     bound: Bound,
@@ -41,14 +41,14 @@ pub(super) struct Target {
 /// On which side of the limit a figure should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     AtLeast,
     AtMost,
 }
 
 impl Figures {
     /// Nothing yet.
-    pub(super) fn begin(load: &'static str) -> Self {
+    pub(crate) fn begin(load: &'static str) -> Self {
         let now = load_average();
         Self {
             load,
@@ -59,11 +59,11 @@ impl Figures {
         }
     }
 
-    pub(super) fn row(&mut self, name: String, figures: impl IntoIterator<Item = (&'static str, f64)>) {
+    pub(crate) fn row(&mut self, name: String, figures: impl IntoIterator<Item = (&'static str, f64)>) {
         self.rows.push(Row { name, figures: figures.into_iter().collect() });
     }
 
-    pub(super) fn target(&mut self, measure: String, reached: f64, bound: Bound, limit: f64) {
+    pub(crate) fn target(&mut self, measure: String, reached: f64, bound: Bound, limit: f64) {
         let met = match bound {
             Bound::AtLeast => reached >= limit,
             Bound::AtMost => reached <= limit,
@@ -72,12 +72,12 @@ impl Figures {
     }
 
     /// To be called when the load is over.
-    pub(super) fn end(mut self) -> Self {
+    pub(crate) fn end(mut self) -> Self {
         self.load_average[1] = load_average();
         self
     }
 
-    pub(super) fn all_met(&self) -> bool {
+    pub(crate) fn all_met(&self) -> bool {
         self.targets.iter().all(|target| target.met)
     }
 }
@@ -120,19 +120,19 @@ impl fmt::Display for Figure {
 }
 
 /// The value that so many of a thousand are at most, by nearest rank; of a sample in order of size.
-pub(super) fn permille(sorted: &[u64], permille: usize) -> u64 {
+pub(crate) fn permille(sorted: &[u64], permille: usize) -> u64 {
     let at = (sorted.len() * permille).div_ceil(1000).max(1) - 1;
     sorted.get(at).copied().unwrap_or(u64::MAX)
 }
 
 /// A time of the kernel, in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "times of a load are far below 2^52 ns")]
-pub(super) fn micros(nanos: u64) -> f64 {
+pub(crate) fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1000.0
 }
 
 /// The median of some figures; 0 of none.
-pub(super) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = figures.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
