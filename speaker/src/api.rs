@@ -6,12 +6,17 @@
 
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use garpike_election::NodeName;
+use garpike_kubernetes::recorder;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::peers::{self, Peers, Question};
+use crate::pipeline::View;
+use crate::reports::Reports;
 use crate::source::Rules;
 use crate::source::cluster::saved::StateDir;
 use crate::source::cluster::{Cluster, Handle};
@@ -22,6 +27,9 @@ pub(crate) struct Config {
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) rules: Rules,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) node: NodeName,
+    /// Who owns what.
+    pub(crate) view: watch::Receiver<View>,
     /// How to find the other speakers; `None`: nobody said which pods they are.
     pub(crate) peers: Option<Question>,
 }
@@ -45,11 +53,13 @@ impl Api {
     /// When there are no credentials for the API server; names `--kubeconfig`. One that does not answer is no error.
     pub(crate) async fn start(config: Config, stop: CancellationToken) -> Result<Self> {
         let state_dir = config.state_dir.as_deref().map(StateDir::new);
+        let namespace = config.rules.scope.namespace.clone();
         let (cluster, handle) = Cluster::new(config.rules, state_dir);
         let (peers_in, peers) = watch::channel(None);
+        let (peers_seen, services) = (peers.clone(), handle.services.clone());
         let (connected_in, connected) = oneshot::channel();
         let (ended_in, ended) = oneshot::channel();
-        let token = stop.clone();
+        let (token, last_token) = (stop.clone(), stop.clone());
         let work = async move {
             let client = match garpike_kubernetes::connect(config.kubeconfig.as_deref()).await {
                 Ok(client) => client,
@@ -63,11 +73,35 @@ impl Api {
                     None => token.cancelled().await,
                 }
             };
-            tokio::join!(cluster.run(client.clone(), token.clone()), find_peers);
+            let (recorder, record) = recorder(client.clone(), "metallb-speaker", config.node.to_string());
+            let reports =
+                Reports { namespace, node: config.node, view: config.view, peers: peers_seen, services, recorder };
+            tokio::join!(
+                cluster.run(client.clone(), token.clone()),
+                find_peers,
+                reports.run(client.clone(), token.clone()),
+                // Ends with the reports, whose events it writes; one that hangs is not waited for.
+                async {
+                    tokio::select! {
+                        () = record => {}
+                        () = token.cancelled() => {}
+                    }
+                },
+            );
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {
-            runtime.block_on(work);
+            runtime.block_on(async move {
+                // A request that hangs is given up with the speaker.
+                let patience = async {
+                    last_token.cancelled().await;
+                    tokio::time::sleep(LAST_WORDS).await;
+                };
+                tokio::select! {
+                    () = work => {}
+                    () = patience => {}
+                }
+            });
             // Nobody may wait any more.
             let _ = ended_in.send(());
         };
@@ -98,3 +132,6 @@ impl Drop for Api {
         }
     }
 }
+
+/// Chosen: less than what a speaker that ends spends on telling the others.
+const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -14,6 +14,7 @@ mod metrics;
 mod peers;
 mod pipeline;
 mod relay;
+mod reports;
 mod run;
 pub mod source;
 pub mod state;

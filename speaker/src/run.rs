@@ -88,7 +88,11 @@ enum Wanted {
 }
 
 impl Wanted {
-    async fn start(args: &Args, stop: &CancellationToken) -> Result<(Self, watch::Receiver<Snapshot>)> {
+    async fn start(
+        args: &Args,
+        view: watch::Receiver<View>,
+        stop: &CancellationToken,
+    ) -> Result<(Self, watch::Receiver<Snapshot>)> {
         if let Some(manifests) = &args.manifests {
             let thread = Source::start(manifests, rules(args))?;
             let snapshots = thread.snapshots.clone();
@@ -108,6 +112,8 @@ impl Wanted {
             kubeconfig: args.kubeconfig.clone(),
             rules: rules(args),
             state_dir: args.state_dir.clone(),
+            node: args.node_name.clone(),
+            view,
             peers: question,
         };
         let mut api = Api::start(config, stop.child_token()).await?;
@@ -185,7 +191,8 @@ impl Speaker {
         metrics::describe();
         let (sealing, keys) = sealing(args)?;
         let stop = CancellationToken::new();
-        let (mut source, snapshots) = Wanted::start(args, &stop).await?;
+        let (view, view_receiver) = watch::channel(View::default());
+        let (mut source, snapshots) = Wanted::start(args, view_receiver.clone(), &stop).await?;
         let listeners = Listeners::bind(args).await?;
 
         let (duties, duties_receiver) = watch::channel(Duties::default());
@@ -241,7 +248,6 @@ impl Speaker {
             let keep = local_addresses::keep(snapshots.clone(), announcer.surroundings.clone(), stop.clone());
             spawn(&mut tasks, "service IPs on lo", keep);
         }
-        let (view, view_receiver) = watch::channel(View::default());
         let window = Window {
             node: args.node_name.clone(),
             started: now(),

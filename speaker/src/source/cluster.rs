@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use garpike_controller_api::{ObjectKey, Objects, Sourced};
+use garpike_election::ServiceKey;
 use garpike_kubernetes::{Trouble, follow};
+use k8s_openapi::api::core::v1::Service;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -34,6 +37,7 @@ pub(crate) struct Cluster {
     state_dir: Option<StateDir>,
     on_disk: OnDisk,
     snapshots: watch::Sender<Snapshot>,
+    services: watch::Sender<Services>,
     watches: watch::Sender<BTreeMap<Kind, Watch>>,
     /// When the objects were judged last.
     judged: Option<Instant>,
@@ -49,10 +53,28 @@ enum OnDisk {
     Older,
 }
 
+/// The `metadata.uid` of each Service, without which `kubectl describe` finds no event.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Services(BTreeMap<ServiceKey, String>);
+
+impl Services {
+    fn of(objects: &Objects) -> Self {
+        let uid = |(key, sourced): (&ObjectKey, &Sourced<Service>)| {
+            Some((ServiceKey::from(key), sourced.object.metadata.uid.clone()?))
+        };
+        Self(objects.services.iter().filter_map(uid).collect())
+    }
+
+    pub(crate) fn uid(&self, service: &ServiceKey) -> Option<&str> {
+        self.0.get(service).map(String::as_str)
+    }
+}
+
 /// What others see of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) services: watch::Receiver<Services>,
     pub(crate) watches: watch::Receiver<BTreeMap<Kind, Watch>>,
 }
 
@@ -61,6 +83,7 @@ impl Cluster {
     pub(crate) fn new(rules: Rules, state_dir: Option<StateDir>) -> (Self, Handle) {
         let index = Index::default();
         let (snapshots, snapshots_out) = watch::channel(Snapshot::default());
+        let (services, services_out) = watch::channel(Services::default());
         let (watches, watches_out) = watch::channel(index.watches());
         let cluster = Self {
             rules,
@@ -68,12 +91,13 @@ impl Cluster {
             state_dir,
             on_disk: OnDisk::Older,
             snapshots,
+            services,
             watches,
             judged: None,
             judge_at: None,
             save_at: None,
         };
-        (cluster, Handle { snapshots: snapshots_out, watches: watches_out })
+        (cluster, Handle { snapshots: snapshots_out, services: services_out, watches: watches_out })
     }
 
     /// Follows the cluster until `stop`.
@@ -126,6 +150,7 @@ impl Cluster {
         self.judged = Some(Instant::now());
         self.on_disk = OnDisk::Older;
         self.save_at.get_or_insert(Instant::now() + SAVE_EVERY);
+        self.services.send_replace(Services::of(objects));
         publish(&self.snapshots, next);
     }
 
@@ -206,14 +231,15 @@ fn tell_watches(before: &BTreeMap<Kind, Watch>, after: &BTreeMap<Kind, Watch>) {
         let resource = kind.as_str();
         let had = before.get(kind).and_then(|watch| watch.trouble.as_ref());
         match (&watch.trouble, had) {
-            (Some(trouble), had) if Some(trouble) != had => match trouble {
-                Trouble::Forbidden(_) | Trouble::Unknown(_) => {
+            // Each attempt may fail in its own way; that it fails is told once.
+            (Some(Trouble::Failed(_)), Some(Trouble::Failed(_))) | (None, None) => {}
+            (Some(Trouble::Failed(text)), _) => warn!(resource, "the Kubernetes API does not tell: {text}"),
+            (Some(trouble @ (Trouble::Forbidden(_) | Trouble::Unknown(_))), had) => {
+                if had != Some(trouble) {
                     warn!(resource, verbs = "list, watch", "cannot be watched: {trouble}");
                 }
-                Trouble::Failed(_) => warn!(resource, "the Kubernetes API does not tell: {trouble}"),
-            },
+            }
             (None, Some(_)) => info!(resource, "the Kubernetes API tells again"),
-            (Some(_), _) | (None, None) => {}
         }
     }
 }
