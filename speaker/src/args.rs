@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, Command, ValueEnum};
 use garpike_election::NodeName;
+use hyper::Uri;
 
 use crate::timing::{self, Failback, Profile};
 
@@ -104,6 +105,11 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS")]
     pub bind_service_ips: Option<BindServiceIps>,
 
+    /// Where kube-proxy says whether it forwards; a node where it does not ranks behind those where it does [default:
+    /// http://127.0.0.1:10256/healthz in a cluster, none with --manifests]
+    #[arg(long, env = "GARPIKE_DATAPLANE_HEALTH", value_name = "URL|none")]
+    pub dataplane_health: Option<DataPlaneHealth>,
+
     /// File that says which interfaces never announce, in the form of MetalLB's excludel2.yaml [default:
     /// /etc/metallb/excludel2.yaml, or where that is missing the list that MetalLB ships]
     #[arg(long, env = "GARPIKE_EXCLUDED_INTERFACES", value_name = "FILE")]
@@ -189,6 +195,29 @@ pub enum Placement {
     Hash,
 }
 
+/// `--dataplane-health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataPlaneHealth {
+    /// Nobody is asked.
+    None,
+    /// Whoever answers there, by plain HTTP.
+    At(Uri),
+}
+
+impl std::str::FromStr for DataPlaneHealth {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s == "none" {
+            return Ok(Self::None);
+        }
+        let url: Option<Uri> = s.parse().ok();
+        let url = url.filter(|url| url.scheme_str() == Some("http") && url.authority().is_some());
+        url.map(Self::At)
+            .ok_or_else(|| format!("\"{s}\" is neither \"none\" nor an http URL; write http://127.0.0.1:10256/healthz"))
+    }
+}
+
 /// A peer as `--join` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinPeer {
@@ -222,6 +251,16 @@ impl Args {
         self.bind_service_ips.unwrap_or(default)
     }
 
+    /// Where the data plane is asked how it does, if anywhere.
+    pub fn dataplane_health(&self) -> Option<Uri> {
+        match &self.dataplane_health {
+            Some(DataPlaneHealth::At(url)) => Some(url.clone()),
+            Some(DataPlaneHealth::None) => None,
+            None if self.manifests.is_some() => None,
+            None => Some(Uri::from_static(KUBE_PROXY)),
+        }
+    }
+
     /// The address under which the other nodes reach this one. `pod` has the addresses of the pod of this speaker.
     ///
     /// # Errors
@@ -244,6 +283,9 @@ impl Args {
         Ok(SocketAddr::new(ip, self.ml_bindport))
     }
 }
+
+/// Where kube-proxy listens unless it is told otherwise (`healthzBindAddress`).
+const KUBE_PROXY: &str = "http://127.0.0.1:10256/healthz";
 
 /// The address that the kernel would use towards `peer`. Sends nothing.
 fn source_address(peer: SocketAddr) -> Result<IpAddr> {
@@ -341,6 +383,37 @@ mod tests {
             let (name, value) = flag.split_once('=').unwrap();
             assert!(error.contains(name) && error.contains(value) && error.contains("write"), "{error}");
         }
+    }
+
+    #[test]
+    fn without_manifests_the_kubernetes_api_is_the_source_and_kube_proxy_is_asked() {
+        let args = parse(&["--node-name=n1", "--insecure-plaintext", "--ml-bindaddr=10.0.0.1"]).unwrap();
+        assert_eq!((args.manifests.clone(), args.bind_service_ips()), (None, BindServiceIps::None));
+        assert_eq!(args.dataplane_health().unwrap().to_string(), "http://127.0.0.1:10256/healthz");
+        let args = parse(&["--node-name=n1", "--insecure-plaintext", "--manifests=m"]).unwrap();
+        assert_eq!((args.bind_service_ips(), args.dataplane_health()), (BindServiceIps::Lo, None));
+
+        let args = parse(&["--node-name=n1", "--insecure-plaintext", "--dataplane-health=none"]).unwrap();
+        assert_eq!(args.dataplane_health(), None);
+        for wrong in ["off", "https://127.0.0.1/healthz", "127.0.0.1:10256", ""] {
+            let error = parse(&["--node-name=n1", "--insecure-plaintext", &format!("--dataplane-health={wrong}")]);
+            assert!(error.unwrap_err().contains("write http://127.0.0.1:10256/healthz"), "{wrong}");
+        }
+        assert!(parse(&["--node-name=n1", "--insecure-plaintext", "--manifests=m", "--kubeconfig=k"]).is_err());
+    }
+
+    #[test]
+    fn the_gossip_address_is_the_flag_else_the_host_else_the_pod() {
+        let pod: IpAddr = "10.0.0.3".parse().unwrap();
+        let with = |flags: &[&str]| {
+            let args = parse(&[&["--node-name=n1", "--insecure-plaintext"], flags].concat()).unwrap();
+            args.gossip_address(&[pod]).unwrap().to_string()
+        };
+        assert_eq!(with(&["--ml-bindaddr=10.0.0.1", "--host=10.0.0.2"]), "10.0.0.1:7946");
+        assert_eq!(with(&["--host=fd00::2"]), "[fd00::2]:7946");
+        assert_eq!(with(&[]), "10.0.0.3:7946");
+        let unknown = parse(&["--node-name=n1", "--insecure-plaintext"]).unwrap().gossip_address(&[]).unwrap_err();
+        assert!(unknown.to_string().contains("--ml-bindaddr"), "{unknown}");
     }
 
     #[test]

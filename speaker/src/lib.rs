@@ -7,6 +7,7 @@ mod admin;
 mod api;
 mod args;
 mod complaints;
+mod data_plane;
 mod excluded;
 mod history;
 mod local_addresses;
@@ -21,7 +22,9 @@ pub mod state;
 mod timing;
 mod window;
 
-pub use args::{Args, BindServiceIps, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment};
+pub use args::{
+    Args, BindServiceIps, DataPlaneHealth, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment,
+};
 pub use pipeline::{Pipeline, View};
 pub use run::run;
 pub use timing::{Failback, Profile};

@@ -10,14 +10,14 @@
 //!
 //! A task that ends before it was asked to ends the process: a node that is half alive is worse than a dead one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use garpike_announcer::{Duties, io as announcer_io};
 use garpike_controller_api::{Scope, Severity};
-use garpike_election::{Change, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
+use garpike_election::{Change, Handicap, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use garpike_membership::io as membership_io;
 use garpike_membership::{FeatureLevel, Gateway, Sealing, SourcedKeys, Surroundings};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -30,6 +30,7 @@ use tracing::{debug, info, warn};
 use crate::api::{self, Api};
 use crate::args::{Args, BindServiceIps};
 use crate::complaints::Complaints;
+use crate::data_plane::{self, DataPlane};
 use crate::peers::{Peers, Question};
 use crate::pipeline::{Pipeline, View};
 use crate::relay::Relay;
@@ -167,6 +168,7 @@ struct Speaker {
     keys: Option<membership_io::KeySource>,
     membership: Membership,
     announcer: Announcer,
+    data_plane: watch::Receiver<DataPlane>,
     pipeline: Pipeline,
     duties: watch::Sender<Duties>,
     view: watch::Sender<View>,
@@ -214,6 +216,12 @@ impl Speaker {
         }
 
         let peers = source.peers();
+        let data_plane_url = args.dataplane_health();
+        let first = match &data_plane_url {
+            Some(url) => data_plane::first(url).await,
+            None => DataPlane::Works,
+        };
+        let (data_plane_found, data_plane) = watch::channel(first);
         let gossip = args.gossip_address(peers.own.as_ref().map(|own| &*own.ips).unwrap_or_default())?;
         let (generation, process) = membership_io::new_process();
         let config = garpike_membership::Config {
@@ -223,7 +231,7 @@ impl Speaker {
             gossip,
             seeds: seeds(&args.seeds(), &peers, gossip),
             sealing,
-            surroundings: known(&announcer.surroundings.borrow()),
+            surroundings: known(&announcer.surroundings.borrow(), *data_plane.borrow()),
             profile: args.profile.possible(),
             restart_grace: args.restart_grace,
             failback: args.failback.delay(),
@@ -243,6 +251,14 @@ impl Speaker {
         spawn(&mut tasks, "membership", membership_task.run(token));
         if let Wanted::Cluster(api) = &mut source {
             spawn(&mut tasks, "Kubernetes", api.ended());
+        }
+        match data_plane_url {
+            Some(url) => {
+                let follow = data_plane::follow(url, data_plane_found, stop.clone());
+                spawn(&mut tasks, "data plane", follow);
+            }
+            // Nobody asks: what is so stays so.
+            None => drop(data_plane_found),
         }
         if args.bind_service_ips() == BindServiceIps::Lo {
             let keep = local_addresses::keep(snapshots.clone(), announcer.surroundings.clone(), stop.clone());
@@ -291,6 +307,7 @@ impl Speaker {
             keys,
             membership,
             announcer,
+            data_plane,
             pipeline,
             duties,
             view,
@@ -331,6 +348,7 @@ impl Speaker {
                     changed.context("the announcer is gone")?;
                     self.tell_surroundings().await?;
                 }
+                Ok(()) = self.data_plane.changed() => self.tell_surroundings().await?,
                 changed = self.membership.status.changed() => {
                     changed.context("the membership is gone")?;
                     let status = self.membership.status.borrow_and_update();
@@ -404,7 +422,8 @@ impl Speaker {
     }
 
     async fn tell_surroundings(&mut self) -> Result<()> {
-        let surroundings = known(&self.announcer.surroundings.borrow_and_update());
+        let data_plane = *self.data_plane.borrow_and_update();
+        let surroundings = known(&self.announcer.surroundings.borrow_and_update(), data_plane);
         let command = membership_io::Command::SetSurroundings(surroundings);
         self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))
     }
@@ -530,10 +549,14 @@ impl Speaker {
 }
 
 /// What the membership is told of what the announcer sees.
-fn known(seen: &garpike_announcer::Surroundings) -> Surroundings {
+fn known(seen: &garpike_announcer::Surroundings, data_plane: DataPlane) -> Surroundings {
     let garpike_announcer::Surroundings { interfaces, wires, stations, gateway_silent } = seen;
     let gateway = if *gateway_silent { Gateway::Silent } else { Gateway::Answers };
-    Surroundings { wires: wires.clone(), stations: *stations, gateway, ..Surroundings::new(interfaces.clone()) }
+    let handicaps = match data_plane {
+        DataPlane::Works => BTreeSet::new(),
+        DataPlane::Fails => BTreeSet::from([Handicap::NoDataPlane]),
+    };
+    Surroundings { interfaces: interfaces.clone(), wires: wires.clone(), stations: *stations, gateway, handicaps }
 }
 
 /// Counts the addresses whose owner is away, by who answers for them.
