@@ -109,11 +109,13 @@ impl Reports {
                 events::node_assigned(service, &self.node, &self.services.borrow(), &self.recorder);
             }
             Write::Report { name, status } => {
+                // None of them: all interfaces answer, and the field is left out.
+                let interfaces = Some(&status.interfaces).filter(|interfaces| !interfaces.is_empty());
                 let patch = Patch::Merge(json!({ "status": {
                     "node": status.node,
                     "serviceName": status.service_name,
                     "serviceNamespace": status.service_namespace,
-                    "interfaces": status.interfaces,
+                    "interfaces": interfaces,
                 }}));
                 match api.patch_status(name, &PatchParams::default(), &patch).await {
                     Ok(object) => statuses.learn(&object, now()),
