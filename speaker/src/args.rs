@@ -92,9 +92,25 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_PORT", value_name = "PORT", default_value = "9120")]
     pub port: u16,
 
-    /// Who may scrape /metrics
-    #[arg(long, env = "GARPIKE_METRICS_AUTH", default_value = "none")]
-    pub metrics_auth: MetricsAuth,
+    /// Who may scrape /metrics [default: token-review in a cluster, none with --manifests]
+    #[arg(long, env = "GARPIKE_METRICS_AUTH")]
+    pub metrics_auth: Option<MetricsAuth>,
+
+    /// Directory with tls.crt and tls.key for /metrics over HTTPS [default: a certificate that nobody can verify]
+    #[arg(long, env = "GARPIKE_METRICS_CERT_DIR", value_name = "DIR")]
+    pub metrics_cert_dir: Option<PathBuf>,
+
+    /// Oldest version of TLS for /metrics: VersionTLS12 or VersionTLS13
+    #[arg(long, env = "GARPIKE_TLS_MIN_VERSION", value_name = "VERSION", default_value = "")]
+    pub tls_min_version: String,
+
+    /// Cipher suites of TLS 1.2 for /metrics, comma-separated [default: the library's]
+    #[arg(long, env = "GARPIKE_TLS_CIPHER_SUITES", value_name = "NAMES", value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
+
+    /// Numbers of the curves for /metrics over TLS, comma-separated [default: the library's]
+    #[arg(long, env = "GARPIKE_TLS_CURVE_PREFERENCES", value_name = "NUMBERS", value_delimiter = ',')]
+    pub tls_curve_preferences: Vec<u16>,
 
     /// Port of /healthz, /readyz and /state.json on 127.0.0.1
     #[arg(long, env = "GARPIKE_HEALTH_PROBE_PORT", value_name = "PORT", default_value = "17472")]
@@ -132,9 +148,9 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_ANNOUNCE_RATE", value_name = "FRAMES", default_value = "10000")]
     pub announce_rate: NonZeroU32,
 
-    /// Whether /metrics has series for each service IP
-    #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", default_value = "false", value_parser = ["false"])]
-    pub per_ip_metrics: String,
+    /// Whether /metrics has series for each service IP of this node [default: true in a cluster, false with --manifests]
+    #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub per_ip_metrics: Option<bool>,
 
     /// Handle only Services of this loadBalancerClass [default: those without a class]
     #[arg(long, env = "GARPIKE_LB_CLASS", value_name = "CLASS", default_value = "")]
@@ -162,14 +178,6 @@ pub struct MetalLbOnly {
     pub ml_wan_config: Option<Option<String>>,
     #[arg(long, hide = true)]
     pub pprof_bind_address: Option<String>,
-    #[arg(long, hide = true)]
-    pub metrics_cert_dir: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_min_version: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_cipher_suites: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_curve_preferences: Option<String>,
 }
 
 /// `--bind-service-ips`.
@@ -184,8 +192,19 @@ pub enum BindServiceIps {
 /// `--metrics-auth`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricsAuth {
+    /// Whom the cluster grants the verb get on the path /metrics; HTTPS with a bearer token
+    TokenReview,
     /// Everybody who reaches the port; plain HTTP
     None,
+}
+
+/// `--per-ip-metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerIpMetrics {
+    /// There are series for each service IP of this node.
+    Shown,
+    /// There are none.
+    Hidden,
 }
 
 /// `--placement`.
@@ -249,6 +268,20 @@ impl Args {
     pub fn bind_service_ips(&self) -> BindServiceIps {
         let default = if self.manifests.is_some() { BindServiceIps::Lo } else { BindServiceIps::None };
         self.bind_service_ips.unwrap_or(default)
+    }
+
+    /// Who may scrape /metrics.
+    pub fn metrics_auth(&self) -> MetricsAuth {
+        let default = if self.manifests.is_some() { MetricsAuth::None } else { MetricsAuth::TokenReview };
+        self.metrics_auth.unwrap_or(default)
+    }
+
+    /// Whether /metrics has series for each service IP of this node.
+    pub fn per_ip_metrics(&self) -> PerIpMetrics {
+        match self.per_ip_metrics.unwrap_or(self.manifests.is_none()) {
+            true => PerIpMetrics::Shown,
+            false => PerIpMetrics::Hidden,
+        }
     }
 
     /// Where the data plane is asked how it does, if anywhere.
@@ -358,8 +391,7 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_refused() {
-        let flags =
-            ["--profile=faster", "--placement=balanced", "--per-ip-metrics=true", "--metrics-auth=token-review"];
+        let flags = ["--profile=faster", "--placement=balanced", "--per-ip-metrics=some", "--metrics-auth=basic"];
         for flag in flags {
             let error = parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]).unwrap_err();
             assert!(error.contains("possible values"), "{error}");

@@ -11,6 +11,7 @@ mod data_plane;
 mod excluded;
 mod history;
 mod local_addresses;
+mod metallb;
 mod metrics;
 mod peers;
 mod pipeline;
@@ -23,7 +24,8 @@ mod timing;
 mod window;
 
 pub use args::{
-    Args, BindServiceIps, DataPlaneHealth, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment,
+    Args, BindServiceIps, DataPlaneHealth, JoinPeer, MetalLbOnly, MetricsAuth, PerIpMetrics, Placement,
+    accept_metallb_environment,
 };
 pub use pipeline::{Pipeline, View};
 pub use run::run;

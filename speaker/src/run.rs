@@ -12,12 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use garpike_announcer::{Duties, io as announcer_io};
 use garpike_controller_api::{Scope, Severity};
 use garpike_election::{Change, Handicap, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
+use garpike_kubernetes::TlsRules;
 use garpike_membership::io as membership_io;
 use garpike_membership::{FeatureLevel, Gateway, Sealing, SourcedKeys, Surroundings};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::api::{self, Api};
-use crate::args::{Args, BindServiceIps};
+use crate::args::{Args, BindServiceIps, MetricsAuth};
 use crate::complaints::Complaints;
 use crate::data_plane::{self, DataPlane};
 use crate::peers::{Peers, Question};
@@ -115,6 +117,7 @@ impl Wanted {
             state_dir: args.state_dir.clone(),
             node: args.node_name.clone(),
             view,
+            pod: some(&args.pod_name),
             peers: question,
         };
         let mut api = Api::start(config, stop.child_token()).await?;
@@ -195,7 +198,12 @@ impl Speaker {
         let stop = CancellationToken::new();
         let (view, view_receiver) = watch::channel(View::default());
         let (mut source, snapshots) = Wanted::start(args, view_receiver.clone(), &stop).await?;
-        let listeners = Listeners::bind(args).await?;
+        if args.manifests.is_some() && args.metrics_auth() == MetricsAuth::TokenReview {
+            bail!("--metrics-auth token-review: there is no cluster to review tokens with --manifests; write none");
+        }
+        let tls = TlsRules::new(&args.tls_min_version, &args.tls_cipher_suites, &args.tls_curve_preferences)
+            .context("--tls-min-version, --tls-cipher-suites, --tls-curve-preferences")?;
+        let mut listeners = Listeners::bind(args).await?;
 
         let (duties, duties_receiver) = watch::channel(Duties::default());
         let announcing = garpike_announcer::Config {
@@ -273,8 +281,21 @@ impl Speaker {
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
             surroundings: announcer.surroundings.clone(),
+            per_ip: args.per_ip_metrics(),
             prometheus,
         };
+        let window = Arc::new(window);
+        if let (Wanted::Cluster(api), MetricsAuth::TokenReview) = (&mut source, args.metrics_auth())
+            && let Some(listener) = listeners.take_metrics()
+        {
+            let render = Arc::clone(&window);
+            api.serve_metrics(api::Metrics {
+                listener: listener.into_std().context("--port: cannot serve it by HTTPS")?,
+                tls,
+                certificate_dir: args.metrics_cert_dir.clone(),
+                render: Arc::new(move || render.metrics()),
+            });
+        }
         spawn(&mut tasks, "admin servers", listeners.serve(window, stop.clone()));
         let relay = Relay {
             frames: membership.frames,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use garpike_controller_api::{ObjectKey, Objects, Sourced};
+use garpike_controller_api::{ObjectKey, Objects, Problem, Severity, Sourced};
 use garpike_election::ServiceKey;
 use garpike_kubernetes::{Trouble, follow};
 use k8s_openapi::api::core::v1::Service;
@@ -38,6 +38,8 @@ pub(crate) struct Cluster {
     on_disk: OnDisk,
     snapshots: watch::Sender<Snapshot>,
     services: watch::Sender<Services>,
+    /// What is wrong with pools and advertisements; `None` before they are known.
+    configuration: watch::Sender<Option<Vec<String>>>,
     watches: watch::Sender<BTreeMap<Kind, Watch>>,
     /// When the objects were judged last.
     judged: Option<Instant>,
@@ -75,6 +77,7 @@ impl Services {
 pub(crate) struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     pub(crate) services: watch::Receiver<Services>,
+    pub(crate) configuration: watch::Receiver<Option<Vec<String>>>,
     pub(crate) watches: watch::Receiver<BTreeMap<Kind, Watch>>,
 }
 
@@ -84,6 +87,7 @@ impl Cluster {
         let index = Index::default();
         let (snapshots, snapshots_out) = watch::channel(Snapshot::default());
         let (services, services_out) = watch::channel(Services::default());
+        let (configuration, configuration_out) = watch::channel(None);
         let (watches, watches_out) = watch::channel(index.watches());
         let cluster = Self {
             rules,
@@ -92,12 +96,21 @@ impl Cluster {
             on_disk: OnDisk::Older,
             snapshots,
             services,
+            configuration,
             watches,
             judged: None,
             judge_at: None,
             save_at: None,
         };
-        (cluster, Handle { snapshots: snapshots_out, services: services_out, watches: watches_out })
+        (
+            cluster,
+            Handle {
+                snapshots: snapshots_out,
+                services: services_out,
+                configuration: configuration_out,
+                watches: watches_out,
+            },
+        )
     }
 
     /// Follows the cluster until `stop`.
@@ -151,6 +164,12 @@ impl Cluster {
         self.on_disk = OnDisk::Older;
         self.save_at.get_or_insert(Instant::now() + SAVE_EVERY);
         self.services.send_replace(Services::of(objects));
+        let configuration = Some(configuration_errors(&next));
+        self.configuration.send_if_modified(|current| {
+            let changed = *current != configuration;
+            *current = configuration;
+            changed
+        });
         publish(&self.snapshots, next);
     }
 
@@ -212,6 +231,13 @@ fn inputs(client: Client, namespace: &str) -> BoxStream<'static, Input> {
     let advertisements = follow(Api::namespaced(client, namespace), any(), trim::custom).map(Input::Advertisement);
     let all = [services.boxed(), slices.boxed(), nodes.boxed(), pools.boxed(), advertisements.boxed()];
     stream::select_all(all).boxed()
+}
+
+/// What is wrong with the objects that configure the load balancer. Services have events for what is wrong with them.
+fn configuration_errors(snapshot: &Snapshot) -> Vec<String> {
+    let errors = snapshot.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let of_service = |problem: &&Problem| problem.object.as_ref().is_some_and(|object| object.starts_with("Service "));
+    errors.filter(|problem| !of_service(problem)).map(ToString::to_string).collect()
 }
 
 fn publish(snapshots: &watch::Sender<Snapshot>, next: Snapshot) {
