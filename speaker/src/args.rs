@@ -278,7 +278,7 @@ impl Args {
 
     /// Whether /metrics has series for each service IP of this node.
     pub fn per_ip_metrics(&self) -> PerIpMetrics {
-        match self.per_ip_metrics.unwrap_or(self.manifests.is_none()) {
+        match self.per_ip_metrics.unwrap_or_else(|| self.manifests.is_none()) {
             true => PerIpMetrics::Shown,
             false => PerIpMetrics::Hidden,
         }

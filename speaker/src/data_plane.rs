@@ -71,7 +71,7 @@ pub(crate) async fn follow(url: Uri, found: watch::Sender<DataPlane>, stop: Canc
                 match known {
                     DataPlane::Works => info!(%url, "the data plane of this node works"),
                     DataPlane::Fails => {
-                        warn!(%url, "the data plane of this node does not answer: nodes with one go first")
+                        warn!(%url, "the data plane of this node does not answer: nodes with one go first");
                     }
                 }
                 *current = known;

@@ -60,7 +60,7 @@ impl Reports {
                     if changed.is_err() {
                         return;
                     }
-                    settle_at.get_or_insert(Instant::now() + SETTLE);
+                    settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
                 }
                 () = sleep_until(settle_at.unwrap_or(write_at)), if settle_at.is_some() => {
                     settle_at = None;

@@ -47,8 +47,8 @@ fn message(ip: ServiceIp, unowned: Unowned, view: &View) -> Option<(&'static str
     let (reason, mend) = (unowned.reason(), unowned.mend());
     match unowned {
         Unowned::AllExcluded => {
-            let members = view.members.iter().flat_map(|members| members.nodes.keys());
-            let excluded = members.filter(|node| view.desired.excluded.contains(*node)).next();
+            let mut members = view.members.iter().flat_map(|members| members.nodes.keys());
+            let excluded = members.find(|node| view.desired.excluded.contains(*node));
             let example = excluded.map_or_else(|| "NODE".to_owned(), ToString::to_string);
             let text = format!(
                 "nobody announces {ip}: {reason}, by the label {EXCLUDE_LABEL} or a network that is unavailable; to remove \

@@ -150,7 +150,7 @@ impl Cluster {
         let first = self.snapshots.borrow().origin != Origin::Live && self.index.objects().is_some();
         if news == News::Yes || first {
             let earliest = self.judged.map_or_else(Instant::now, |judged| judged + JUDGE_EVERY);
-            self.judge_at.get_or_insert(earliest.max(Instant::now() + SETTLE));
+            self.judge_at.get_or_insert_with(|| earliest.max(Instant::now() + SETTLE));
         }
     }
 
@@ -162,7 +162,7 @@ impl Cluster {
         metrics::objects_judged();
         self.judged = Some(Instant::now());
         self.on_disk = OnDisk::Older;
-        self.save_at.get_or_insert(Instant::now() + SAVE_EVERY);
+        self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
         self.services.send_replace(Services::of(objects));
         let configuration = Some(configuration_errors(&next));
         self.configuration.send_if_modified(|current| {

@@ -47,6 +47,7 @@ impl Kind {
 
 /// What a watch tells.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, handed on at once")]
 pub enum Input {
     /// Of Services.
     Service(Update<Service>),
