@@ -17,8 +17,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         _ => LevelFilter::INFO,
     };
     let colours = std::io::stderr().is_terminal();
+    // What the client of the Kubernetes API says of failed requests is said once, and better, by those who asked.
+    let filter = tracing_subscriber::EnvFilter::new(format!("{level},kube_client=off,kube_runtime=off,tower=off"));
     tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .with_target(false)

@@ -5,13 +5,22 @@
 //! in its way.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use garpike_election::NodeName;
+use garpike_kubernetes::{Component, ConfigurationReporter, Serving, TlsRules, recorder, serve_metrics};
+use kube::Client;
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::peers::{self, Peers, Question};
+use crate::pipeline::View;
+use crate::reports::Reports;
 use crate::source::Rules;
 use crate::source::cluster::saved::StateDir;
 use crate::source::cluster::{Cluster, Handle};
@@ -22,16 +31,29 @@ pub(crate) struct Config {
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) rules: Rules,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) node: NodeName,
+    /// Who owns what.
+    pub(crate) view: watch::Receiver<View>,
+    /// `--pod-name`.
+    pub(crate) pod: Option<String>,
     /// How to find the other speakers; `None`: nobody said which pods they are.
     pub(crate) peers: Option<Question>,
 }
 
+/// The metrics, to be served where the tokens of those who ask can be reviewed.
+pub(crate) struct Metrics {
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) tls: TlsRules,
+    pub(crate) certificate_dir: Option<PathBuf>,
+    pub(crate) render: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
 /// The thread, and what it has to say.
-#[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) cluster: Handle,
     /// `None` until the pods have been listed once.
     pub(crate) peers: watch::Receiver<Option<Peers>>,
+    metrics: Option<oneshot::Sender<Metrics>>,
     stop: CancellationToken,
     ended: Option<oneshot::Receiver<()>>,
     thread: Option<JoinHandle<()>>,
@@ -45,11 +67,14 @@ impl Api {
     /// When there are no credentials for the API server; names `--kubeconfig`. One that does not answer is no error.
     pub(crate) async fn start(config: Config, stop: CancellationToken) -> Result<Self> {
         let state_dir = config.state_dir.as_deref().map(StateDir::new);
+        let namespace = config.rules.scope.namespace.clone();
         let (cluster, handle) = Cluster::new(config.rules, state_dir);
         let (peers_in, peers) = watch::channel(None);
+        let (peers_seen, services, problems) = (peers.clone(), handle.services.clone(), handle.configuration.clone());
         let (connected_in, connected) = oneshot::channel();
         let (ended_in, ended) = oneshot::channel();
-        let token = stop.clone();
+        let (metrics, metrics_wanted) = oneshot::channel::<Metrics>();
+        let (token, last_token) = (stop.clone(), stop.clone());
         let work = async move {
             let client = match garpike_kubernetes::connect(config.kubeconfig.as_deref()).await {
                 Ok(client) => client,
@@ -63,18 +88,55 @@ impl Api {
                     None => token.cancelled().await,
                 }
             };
-            tokio::join!(cluster.run(client.clone(), token.clone()), find_peers);
+            let component = Component::Speaker(config.node.clone());
+            let configuration = ConfigurationReporter::new(client.clone(), &namespace, component, config.pod);
+            let (recorder, record) = recorder(client.clone(), "metallb-speaker", config.node.to_string());
+            let reports =
+                Reports { namespace, node: config.node, view: config.view, peers: peers_seen, services, recorder };
+            tokio::join!(
+                cluster.run(client.clone(), token.clone()),
+                find_peers,
+                reports.run(client.clone(), token.clone()),
+                configuration.run(problems, token.clone()),
+                serve(client.clone(), metrics_wanted, token.clone()),
+                // Ends with the reports, whose events it writes; one that hangs is not waited for.
+                async {
+                    tokio::select! {
+                        () = record => {}
+                        () = token.cancelled() => {}
+                    }
+                },
+            );
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {
-            runtime.block_on(work);
+            runtime.block_on(async move {
+                // A request that hangs is given up with the speaker.
+                let patience = async {
+                    last_token.cancelled().await;
+                    tokio::time::sleep(LAST_WORDS).await;
+                };
+                tokio::select! {
+                    () = work => {}
+                    () = patience => {}
+                }
+            });
             // Nobody may wait any more.
             let _ = ended_in.send(());
         };
         let thread = thread::Builder::new().name("kubernetes".to_owned()).spawn(run)?;
-        let api = Self { cluster: handle, peers, stop, ended: Some(ended), thread: Some(thread) };
+        let api =
+            Self { cluster: handle, peers, metrics: Some(metrics), stop, ended: Some(ended), thread: Some(thread) };
         connected.await.map_err(|_| anyhow!("the thread that talks to the Kubernetes API is gone"))??;
         Ok(api)
+    }
+
+    /// Serves the metrics from now on.
+    pub(crate) fn serve_metrics(&mut self, metrics: Metrics) {
+        if let Some(sender) = self.metrics.take() {
+            // The thread has ended: who waits for that is told.
+            let _ = sender.send(metrics);
+        }
     }
 
     /// A future that is done when the thread has ended.
@@ -98,3 +160,18 @@ impl Drop for Api {
         }
     }
 }
+
+async fn serve(client: Client, wanted: oneshot::Receiver<Metrics>, stop: CancellationToken) {
+    let Ok(Metrics { listener, tls, certificate_dir, render }) = wanted.await else { return stop.cancelled().await };
+    let serving = Serving { tls, certificate_dir, review: Some(client) };
+    let served = match TcpListener::from_std(listener) {
+        Ok(listener) => serve_metrics(listener, serving, render, stop).await.map_err(anyhow::Error::new),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = served {
+        error!("metrics are not served: {error:#}");
+    }
+}
+
+/// Chosen: less than what a speaker that ends spends on telling the others.
+const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, Command, ValueEnum};
 use garpike_election::NodeName;
+use hyper::Uri;
 
 use crate::timing::{self, Failback, Profile};
 
@@ -91,9 +92,25 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_PORT", value_name = "PORT", default_value = "9120")]
     pub port: u16,
 
-    /// Who may scrape /metrics
-    #[arg(long, env = "GARPIKE_METRICS_AUTH", default_value = "none")]
-    pub metrics_auth: MetricsAuth,
+    /// Who may scrape /metrics [default: token-review in a cluster, none with --manifests]
+    #[arg(long, env = "GARPIKE_METRICS_AUTH")]
+    pub metrics_auth: Option<MetricsAuth>,
+
+    /// Directory with tls.crt and tls.key for /metrics over HTTPS [default: a certificate that nobody can verify]
+    #[arg(long, env = "GARPIKE_METRICS_CERT_DIR", value_name = "DIR")]
+    pub metrics_cert_dir: Option<PathBuf>,
+
+    /// Oldest version of TLS for /metrics: VersionTLS12 or VersionTLS13
+    #[arg(long, env = "GARPIKE_TLS_MIN_VERSION", value_name = "VERSION", default_value = "")]
+    pub tls_min_version: String,
+
+    /// Cipher suites of TLS 1.2 for /metrics, comma-separated [default: the library's]
+    #[arg(long, env = "GARPIKE_TLS_CIPHER_SUITES", value_name = "NAMES", value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
+
+    /// Numbers of the curves for /metrics over TLS, comma-separated [default: the library's]
+    #[arg(long, env = "GARPIKE_TLS_CURVE_PREFERENCES", value_name = "NUMBERS", value_delimiter = ',')]
+    pub tls_curve_preferences: Vec<u16>,
 
     /// Port of /healthz, /readyz and /state.json on 127.0.0.1
     #[arg(long, env = "GARPIKE_HEALTH_PROBE_PORT", value_name = "PORT", default_value = "17472")]
@@ -103,6 +120,11 @@ pub struct Args {
     /// [default: lo with --manifests; none in a cluster, where kube-proxy does it]
     #[arg(long, env = "GARPIKE_BIND_SERVICE_IPS")]
     pub bind_service_ips: Option<BindServiceIps>,
+
+    /// Where kube-proxy says whether it forwards; a node where it does not ranks behind those where it does [default:
+    /// http://127.0.0.1:10256/healthz in a cluster, none with --manifests]
+    #[arg(long, env = "GARPIKE_DATAPLANE_HEALTH", value_name = "URL|none")]
+    pub dataplane_health: Option<DataPlaneHealth>,
 
     /// File that says which interfaces never announce, in the form of MetalLB's excludel2.yaml [default:
     /// /etc/metallb/excludel2.yaml, or where that is missing the list that MetalLB ships]
@@ -126,9 +148,9 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_ANNOUNCE_RATE", value_name = "FRAMES", default_value = "10000")]
     pub announce_rate: NonZeroU32,
 
-    /// Whether /metrics has series for each service IP
-    #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", default_value = "false", value_parser = ["false"])]
-    pub per_ip_metrics: String,
+    /// Whether /metrics has series for each service IP of this node [default: true in a cluster, false with --manifests]
+    #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub per_ip_metrics: Option<bool>,
 
     /// Handle only Services of this loadBalancerClass [default: those without a class]
     #[arg(long, env = "GARPIKE_LB_CLASS", value_name = "CLASS", default_value = "")]
@@ -156,14 +178,6 @@ pub struct MetalLbOnly {
     pub ml_wan_config: Option<Option<String>>,
     #[arg(long, hide = true)]
     pub pprof_bind_address: Option<String>,
-    #[arg(long, hide = true)]
-    pub metrics_cert_dir: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_min_version: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_cipher_suites: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_curve_preferences: Option<String>,
 }
 
 /// `--bind-service-ips`.
@@ -178,8 +192,19 @@ pub enum BindServiceIps {
 /// `--metrics-auth`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricsAuth {
+    /// Whom the cluster grants the verb get on the path /metrics; HTTPS with a bearer token
+    TokenReview,
     /// Everybody who reaches the port; plain HTTP
     None,
+}
+
+/// `--per-ip-metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerIpMetrics {
+    /// There are series for each service IP of this node.
+    Shown,
+    /// There are none.
+    Hidden,
 }
 
 /// `--placement`.
@@ -187,6 +212,29 @@ pub enum MetricsAuth {
 pub enum Placement {
     /// By MetalLB's hash, each address on its own
     Hash,
+}
+
+/// `--dataplane-health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataPlaneHealth {
+    /// Nobody is asked.
+    None,
+    /// Whoever answers there, by plain HTTP.
+    At(Uri),
+}
+
+impl std::str::FromStr for DataPlaneHealth {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s == "none" {
+            return Ok(Self::None);
+        }
+        let url: Option<Uri> = s.parse().ok();
+        let url = url.filter(|url| url.scheme_str() == Some("http") && url.authority().is_some());
+        url.map(Self::At)
+            .ok_or_else(|| format!("\"{s}\" is neither \"none\" nor an http URL; write http://127.0.0.1:10256/healthz"))
+    }
 }
 
 /// A peer as `--join` names it.
@@ -222,6 +270,30 @@ impl Args {
         self.bind_service_ips.unwrap_or(default)
     }
 
+    /// Who may scrape /metrics.
+    pub fn metrics_auth(&self) -> MetricsAuth {
+        let default = if self.manifests.is_some() { MetricsAuth::None } else { MetricsAuth::TokenReview };
+        self.metrics_auth.unwrap_or(default)
+    }
+
+    /// Whether /metrics has series for each service IP of this node.
+    pub fn per_ip_metrics(&self) -> PerIpMetrics {
+        match self.per_ip_metrics.unwrap_or_else(|| self.manifests.is_none()) {
+            true => PerIpMetrics::Shown,
+            false => PerIpMetrics::Hidden,
+        }
+    }
+
+    /// Where the data plane is asked how it does, if anywhere.
+    pub fn dataplane_health(&self) -> Option<Uri> {
+        match &self.dataplane_health {
+            Some(DataPlaneHealth::At(url)) => Some(url.clone()),
+            Some(DataPlaneHealth::None) => None,
+            None if self.manifests.is_some() => None,
+            None => Some(Uri::from_static(KUBE_PROXY)),
+        }
+    }
+
     /// The address under which the other nodes reach this one. `pod` has the addresses of the pod of this speaker.
     ///
     /// # Errors
@@ -244,6 +316,9 @@ impl Args {
         Ok(SocketAddr::new(ip, self.ml_bindport))
     }
 }
+
+/// Where kube-proxy listens unless it is told otherwise (`healthzBindAddress`).
+const KUBE_PROXY: &str = "http://127.0.0.1:10256/healthz";
 
 /// The address that the kernel would use towards `peer`. Sends nothing.
 fn source_address(peer: SocketAddr) -> Result<IpAddr> {
@@ -316,8 +391,7 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_refused() {
-        let flags =
-            ["--profile=faster", "--placement=balanced", "--per-ip-metrics=true", "--metrics-auth=token-review"];
+        let flags = ["--profile=faster", "--placement=balanced", "--per-ip-metrics=some", "--metrics-auth=basic"];
         for flag in flags {
             let error = parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]).unwrap_err();
             assert!(error.contains("possible values"), "{error}");
@@ -341,6 +415,37 @@ mod tests {
             let (name, value) = flag.split_once('=').unwrap();
             assert!(error.contains(name) && error.contains(value) && error.contains("write"), "{error}");
         }
+    }
+
+    #[test]
+    fn without_manifests_the_kubernetes_api_is_the_source_and_kube_proxy_is_asked() {
+        let args = parse(&["--node-name=n1", "--insecure-plaintext", "--ml-bindaddr=10.0.0.1"]).unwrap();
+        assert_eq!((args.manifests.clone(), args.bind_service_ips()), (None, BindServiceIps::None));
+        assert_eq!(args.dataplane_health().unwrap().to_string(), "http://127.0.0.1:10256/healthz");
+        let args = parse(&["--node-name=n1", "--insecure-plaintext", "--manifests=m"]).unwrap();
+        assert_eq!((args.bind_service_ips(), args.dataplane_health()), (BindServiceIps::Lo, None));
+
+        let args = parse(&["--node-name=n1", "--insecure-plaintext", "--dataplane-health=none"]).unwrap();
+        assert_eq!(args.dataplane_health(), None);
+        for wrong in ["off", "https://127.0.0.1/healthz", "127.0.0.1:10256", ""] {
+            let error = parse(&["--node-name=n1", "--insecure-plaintext", &format!("--dataplane-health={wrong}")]);
+            assert!(error.unwrap_err().contains("write http://127.0.0.1:10256/healthz"), "{wrong}");
+        }
+        assert!(parse(&["--node-name=n1", "--insecure-plaintext", "--manifests=m", "--kubeconfig=k"]).is_err());
+    }
+
+    #[test]
+    fn the_gossip_address_is_the_flag_else_the_host_else_the_pod() {
+        let pod: IpAddr = "10.0.0.3".parse().unwrap();
+        let with = |flags: &[&str]| {
+            let args = parse(&[&["--node-name=n1", "--insecure-plaintext"], flags].concat()).unwrap();
+            args.gossip_address(&[pod]).unwrap().to_string()
+        };
+        assert_eq!(with(&["--ml-bindaddr=10.0.0.1", "--host=10.0.0.2"]), "10.0.0.1:7946");
+        assert_eq!(with(&["--host=fd00::2"]), "[fd00::2]:7946");
+        assert_eq!(with(&[]), "10.0.0.3:7946");
+        let unknown = parse(&["--node-name=n1", "--insecure-plaintext"]).unwrap().gossip_address(&[]).unwrap_err();
+        assert!(unknown.to_string().contains("--ml-bindaddr"), "{unknown}");
     }
 
     #[test]

@@ -7,21 +7,27 @@ mod admin;
 mod api;
 mod args;
 mod complaints;
+mod data_plane;
 mod decisions;
 mod excluded;
 mod history;
 mod local_addresses;
+mod metallb;
 mod metrics;
 mod peers;
 mod pipeline;
 mod relay;
+mod reports;
 mod run;
 pub mod source;
 pub mod state;
 mod timing;
 mod window;
 
-pub use args::{Args, BindServiceIps, JoinPeer, MetalLbOnly, MetricsAuth, Placement, accept_metallb_environment};
+pub use args::{
+    Args, BindServiceIps, DataPlaneHealth, JoinPeer, MetalLbOnly, MetricsAuth, PerIpMetrics, Placement,
+    accept_metallb_environment,
+};
 pub use decisions::Decision;
 pub use pipeline::{Pipeline, View};
 pub use run::run;

@@ -9,6 +9,7 @@ const RELAY_DROPPED: &str = "garpike_speaker_relay_dropped_total";
 const CHANGES: &str = "garpike_speaker_owner_changes_total";
 const TOLD: &str = "garpike_speaker_api_updates_total";
 const JUDGED: &str = "garpike_speaker_api_judgements_total";
+const REPORTS: &str = "garpike_speaker_reports_total";
 const PROBLEMS: &str = "garpike_speaker_manifest_problems";
 
 /// Registers help texts and units, those of the other crates included.
@@ -22,6 +23,7 @@ pub(crate) fn describe() {
     describe_counter!(CHANGES, Unit::Count, "Changes of owner that this node computed, by what they mean for it");
     describe_gauge!(PROBLEMS, Unit::Count, "Problems of the manifests or of the objects of the cluster, by severity");
     describe_counter!(TOLD, Unit::Count, "Updates of objects that the Kubernetes API told");
+    describe_counter!(REPORTS, Unit::Count, "Writes of ServiceL2Status objects that were tried and that failed");
     describe_counter!(JUDGED, Unit::Count, "How often the objects of the cluster were judged anew");
 }
 
@@ -61,6 +63,16 @@ pub(crate) fn object_told() {
 /// Counts that the objects of the cluster were judged.
 pub(crate) fn objects_judged() {
     counter!(JUDGED).increment(1);
+}
+
+/// Counts a write of a ServiceL2Status object.
+pub(crate) fn report_written() {
+    counter!(REPORTS, "result" => "tried").increment(1);
+}
+
+/// Counts such a write that failed.
+pub(crate) fn report_failed() {
+    counter!(REPORTS, "result" => "failed").increment(1);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]

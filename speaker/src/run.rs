@@ -10,14 +10,16 @@
 //!
 //! A task that ends before it was asked to ends the process: a node that is half alive is worse than a dead one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use garpike_announcer::{Duties, io as announcer_io};
 use garpike_controller_api::{Scope, Severity};
-use garpike_election::{Change, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
+use garpike_election::{Change, Handicap, Members, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
+use garpike_kubernetes::TlsRules;
 use garpike_membership::io as membership_io;
 use garpike_membership::{FeatureLevel, Gateway, Sealing, SourcedKeys, Surroundings};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -28,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::api::{self, Api};
-use crate::args::{Args, BindServiceIps};
+use crate::args::{Args, BindServiceIps, MetricsAuth};
 use crate::complaints::Complaints;
+use crate::data_plane::{self, DataPlane};
 use crate::decisions::{self, Decisions};
 use crate::peers::{Peers, Question};
 use crate::pipeline::{Pipeline, View};
@@ -89,7 +92,11 @@ enum Wanted {
 }
 
 impl Wanted {
-    async fn start(args: &Args, stop: &CancellationToken) -> Result<(Self, watch::Receiver<Snapshot>)> {
+    async fn start(
+        args: &Args,
+        view: watch::Receiver<View>,
+        stop: &CancellationToken,
+    ) -> Result<(Self, watch::Receiver<Snapshot>)> {
         if let Some(manifests) = &args.manifests {
             let thread = Source::start(manifests, rules(args))?;
             let snapshots = thread.snapshots.clone();
@@ -109,6 +116,9 @@ impl Wanted {
             kubeconfig: args.kubeconfig.clone(),
             rules: rules(args),
             state_dir: args.state_dir.clone(),
+            node: args.node_name.clone(),
+            view,
+            pod: some(&args.pod_name),
             peers: question,
         };
         let mut api = Api::start(config, stop.child_token()).await?;
@@ -162,6 +172,7 @@ struct Speaker {
     keys: Option<membership_io::KeySource>,
     membership: Membership,
     announcer: Announcer,
+    data_plane: watch::Receiver<DataPlane>,
     pipeline: Pipeline,
     duties: watch::Sender<Duties>,
     view: watch::Sender<View>,
@@ -187,8 +198,14 @@ impl Speaker {
         metrics::describe();
         let (sealing, keys) = sealing(args)?;
         let stop = CancellationToken::new();
-        let (mut source, snapshots) = Wanted::start(args, &stop).await?;
-        let listeners = Listeners::bind(args).await?;
+        let (view, view_receiver) = watch::channel(View::default());
+        let (mut source, snapshots) = Wanted::start(args, view_receiver.clone(), &stop).await?;
+        if args.manifests.is_some() && args.metrics_auth() == MetricsAuth::TokenReview {
+            bail!("--metrics-auth token-review: there is no cluster to review tokens with --manifests; write none");
+        }
+        let tls = TlsRules::new(&args.tls_min_version, &args.tls_cipher_suites, &args.tls_curve_preferences)
+            .context("--tls-min-version, --tls-cipher-suites, --tls-curve-preferences")?;
+        let mut listeners = Listeners::bind(args).await?;
 
         let (duties, duties_receiver) = watch::channel(Duties::default());
         let announcing = garpike_announcer::Config {
@@ -209,6 +226,12 @@ impl Speaker {
         }
 
         let peers = source.peers();
+        let data_plane_url = args.dataplane_health();
+        let first = match &data_plane_url {
+            Some(url) => data_plane::first(url).await,
+            None => DataPlane::Works,
+        };
+        let (data_plane_found, data_plane) = watch::channel(first);
         let gossip = args.gossip_address(peers.own.as_ref().map(|own| &*own.ips).unwrap_or_default())?;
         let (generation, process) = membership_io::new_process();
         let config = garpike_membership::Config {
@@ -218,7 +241,7 @@ impl Speaker {
             gossip,
             seeds: seeds(&args.seeds(), &peers, gossip),
             sealing,
-            surroundings: known(&announcer.surroundings.borrow()),
+            surroundings: known(&announcer.surroundings.borrow(), *data_plane.borrow()),
             profile: args.profile.possible(),
             restart_grace: args.restart_grace,
             failback: args.failback.delay(),
@@ -239,11 +262,18 @@ impl Speaker {
         if let Wanted::Cluster(api) = &mut source {
             spawn(&mut tasks, "Kubernetes", api.ended());
         }
+        match data_plane_url {
+            Some(url) => {
+                let follow = data_plane::follow(url, data_plane_found, stop.clone());
+                spawn(&mut tasks, "data plane", follow);
+            }
+            // Nobody asks: what is so stays so.
+            None => drop(data_plane_found),
+        }
         if args.bind_service_ips() == BindServiceIps::Lo {
             let keep = local_addresses::keep(snapshots.clone(), announcer.surroundings.clone(), stop.clone());
             spawn(&mut tasks, "service IPs on lo", keep);
         }
-        let (view, view_receiver) = watch::channel(View::default());
         let (decisions, decisions_receiver) = watch::channel(Decisions::open(args.state_dir.as_deref()));
         let window = Window {
             node: args.node_name.clone(),
@@ -255,8 +285,21 @@ impl Speaker {
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
             surroundings: announcer.surroundings.clone(),
+            per_ip: args.per_ip_metrics(),
             prometheus,
         };
+        let window = Arc::new(window);
+        if let (Wanted::Cluster(api), MetricsAuth::TokenReview) = (&mut source, args.metrics_auth())
+            && let Some(listener) = listeners.take_metrics()
+        {
+            let render = Arc::clone(&window);
+            api.serve_metrics(api::Metrics {
+                listener: listener.into_std().context("--port: cannot serve it by HTTPS")?,
+                tls,
+                certificate_dir: args.metrics_cert_dir.clone(),
+                render: Arc::new(move || render.metrics()),
+            });
+        }
         spawn(&mut tasks, "admin servers", listeners.serve(window, stop.clone()));
         let relay = Relay {
             frames: membership.frames,
@@ -289,6 +332,7 @@ impl Speaker {
             keys,
             membership,
             announcer,
+            data_plane,
             pipeline,
             duties,
             view,
@@ -330,6 +374,7 @@ impl Speaker {
                     changed.context("the announcer is gone")?;
                     self.tell_surroundings().await?;
                 }
+                Ok(()) = self.data_plane.changed() => self.tell_surroundings().await?,
                 changed = self.membership.status.changed() => {
                     changed.context("the membership is gone")?;
                     let status = self.membership.status.borrow_and_update();
@@ -409,7 +454,8 @@ impl Speaker {
     }
 
     async fn tell_surroundings(&mut self) -> Result<()> {
-        let surroundings = known(&self.announcer.surroundings.borrow_and_update());
+        let data_plane = *self.data_plane.borrow_and_update();
+        let surroundings = known(&self.announcer.surroundings.borrow_and_update(), data_plane);
         let command = membership_io::Command::SetSurroundings(surroundings);
         self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))
     }
@@ -537,10 +583,14 @@ impl Speaker {
 }
 
 /// What the membership is told of what the announcer sees.
-fn known(seen: &garpike_announcer::Surroundings) -> Surroundings {
+fn known(seen: &garpike_announcer::Surroundings, data_plane: DataPlane) -> Surroundings {
     let garpike_announcer::Surroundings { interfaces, wires, stations, gateway_silent } = seen;
     let gateway = if *gateway_silent { Gateway::Silent } else { Gateway::Answers };
-    Surroundings { wires: wires.clone(), stations: *stations, gateway, ..Surroundings::new(interfaces.clone()) }
+    let handicaps = match data_plane {
+        DataPlane::Works => BTreeSet::new(),
+        DataPlane::Fails => BTreeSet::from([Handicap::NoDataPlane]),
+    };
+    Surroundings { interfaces: interfaces.clone(), wires: wires.clone(), stations: *stations, gateway, handicaps }
 }
 
 /// Counts the addresses whose owner is away, by who answers for them.

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Answer};
 use crate::args::Args;
 use crate::decisions::Decisions;
+use crate::args::{Args, PerIpMetrics};
+use crate::metallb;
 use crate::pipeline::View;
 use crate::run::now;
 use crate::source::cluster::{Kind, Watch};
@@ -38,6 +40,7 @@ pub(crate) struct Window {
     pub(crate) membership: watch::Receiver<garpike_membership::Status>,
     pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
+    pub(crate) per_ip: PerIpMetrics,
     pub(crate) prometheus: PrometheusHandle,
 }
 
@@ -54,11 +57,18 @@ impl Window {
         }
     }
 
-    fn metrics(&self, path: &str) -> Option<Answer> {
-        (path == "/metrics").then(|| {
-            self.prometheus.run_upkeep();
-            Answer::metrics(self.prometheus.render())
-        })
+    /// All metrics in Prometheus' text format, those that MetalLB's users know among them.
+    pub(crate) fn metrics(&self) -> String {
+        self.prometheus.run_upkeep();
+        let mut text = self.prometheus.render();
+        if self.watches.is_some() {
+            text.push_str(&metallb::of_configuration(&self.snapshots.borrow()));
+        }
+        match self.per_ip {
+            PerIpMetrics::Shown => text.push_str(&metallb::of_addresses(&self.view.borrow(), &self.node)),
+            PerIpMetrics::Hidden => {}
+        }
+        text
     }
 
     fn obstacle(&self) -> Option<String> {
@@ -144,13 +154,21 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// The port of the metrics, for who serves them otherwise.
+    pub(crate) fn take_metrics(&mut self) -> Option<TcpListener> {
+        self.metrics.take()
+    }
+
     /// Serves what `window` shows until `stop`.
-    pub(crate) async fn serve(self, window: Window, stop: CancellationToken) {
-        let window = Arc::new(window);
+    pub(crate) async fn serve(self, window: Arc<Window>, stop: CancellationToken) {
         let health = Arc::clone(&window);
         tokio::join!(
             serve_on(self.health, Arc::new(move |path| health.health(path)), &stop),
-            serve_on(self.metrics, Arc::new(move |path| window.metrics(path)), &stop),
+            serve_on(
+                self.metrics,
+                Arc::new(move |path| (path == "/metrics").then(|| Answer::metrics(window.metrics()))),
+                &stop
+            ),
         );
     }
 }

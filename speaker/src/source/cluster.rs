@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use garpike_controller_api::{ObjectKey, Objects, Problem, Severity, Sourced};
+use garpike_election::ServiceKey;
 use garpike_kubernetes::{Trouble, follow};
+use k8s_openapi::api::core::v1::Service;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -34,6 +37,9 @@ pub(crate) struct Cluster {
     state_dir: Option<StateDir>,
     on_disk: OnDisk,
     snapshots: watch::Sender<Snapshot>,
+    services: watch::Sender<Services>,
+    /// What is wrong with pools and advertisements; `None` before they are known.
+    configuration: watch::Sender<Option<Vec<String>>>,
     watches: watch::Sender<BTreeMap<Kind, Watch>>,
     /// When the objects were judged last.
     judged: Option<Instant>,
@@ -49,10 +55,29 @@ enum OnDisk {
     Older,
 }
 
+/// The `metadata.uid` of each Service, without which `kubectl describe` finds no event.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Services(BTreeMap<ServiceKey, String>);
+
+impl Services {
+    fn of(objects: &Objects) -> Self {
+        let uid = |(key, sourced): (&ObjectKey, &Sourced<Service>)| {
+            Some((ServiceKey::from(key), sourced.object.metadata.uid.clone()?))
+        };
+        Self(objects.services.iter().filter_map(uid).collect())
+    }
+
+    pub(crate) fn uid(&self, service: &ServiceKey) -> Option<&str> {
+        self.0.get(service).map(String::as_str)
+    }
+}
+
 /// What others see of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) services: watch::Receiver<Services>,
+    pub(crate) configuration: watch::Receiver<Option<Vec<String>>>,
     pub(crate) watches: watch::Receiver<BTreeMap<Kind, Watch>>,
 }
 
@@ -61,6 +86,8 @@ impl Cluster {
     pub(crate) fn new(rules: Rules, state_dir: Option<StateDir>) -> (Self, Handle) {
         let index = Index::default();
         let (snapshots, snapshots_out) = watch::channel(Snapshot::default());
+        let (services, services_out) = watch::channel(Services::default());
+        let (configuration, configuration_out) = watch::channel(None);
         let (watches, watches_out) = watch::channel(index.watches());
         let cluster = Self {
             rules,
@@ -68,12 +95,22 @@ impl Cluster {
             state_dir,
             on_disk: OnDisk::Older,
             snapshots,
+            services,
+            configuration,
             watches,
             judged: None,
             judge_at: None,
             save_at: None,
         };
-        (cluster, Handle { snapshots: snapshots_out, watches: watches_out })
+        (
+            cluster,
+            Handle {
+                snapshots: snapshots_out,
+                services: services_out,
+                configuration: configuration_out,
+                watches: watches_out,
+            },
+        )
     }
 
     /// Follows the cluster until `stop`.
@@ -113,7 +150,7 @@ impl Cluster {
         let first = self.snapshots.borrow().origin != Origin::Live && self.index.objects().is_some();
         if news == News::Yes || first {
             let earliest = self.judged.map_or_else(Instant::now, |judged| judged + JUDGE_EVERY);
-            self.judge_at.get_or_insert(earliest.max(Instant::now() + SETTLE));
+            self.judge_at.get_or_insert_with(|| earliest.max(Instant::now() + SETTLE));
         }
     }
 
@@ -125,7 +162,14 @@ impl Cluster {
         metrics::objects_judged();
         self.judged = Some(Instant::now());
         self.on_disk = OnDisk::Older;
-        self.save_at.get_or_insert(Instant::now() + SAVE_EVERY);
+        self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
+        self.services.send_replace(Services::of(objects));
+        let configuration = Some(configuration_errors(&next));
+        self.configuration.send_if_modified(|current| {
+            let changed = *current != configuration;
+            *current = configuration;
+            changed
+        });
         publish(&self.snapshots, next);
     }
 
@@ -189,6 +233,13 @@ fn inputs(client: Client, namespace: &str) -> BoxStream<'static, Input> {
     stream::select_all(all).boxed()
 }
 
+/// What is wrong with the objects that configure the load balancer. Services have events for what is wrong with them.
+fn configuration_errors(snapshot: &Snapshot) -> Vec<String> {
+    let errors = snapshot.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let of_service = |problem: &&Problem| problem.object.as_ref().is_some_and(|object| object.starts_with("Service "));
+    errors.filter(|problem| !of_service(problem)).map(ToString::to_string).collect()
+}
+
 fn publish(snapshots: &watch::Sender<Snapshot>, next: Snapshot) {
     snapshots.send_if_modified(|current| {
         let changed = *current != next;
@@ -206,14 +257,15 @@ fn tell_watches(before: &BTreeMap<Kind, Watch>, after: &BTreeMap<Kind, Watch>) {
         let resource = kind.as_str();
         let had = before.get(kind).and_then(|watch| watch.trouble.as_ref());
         match (&watch.trouble, had) {
-            (Some(trouble), had) if Some(trouble) != had => match trouble {
-                Trouble::Forbidden(_) | Trouble::Unknown(_) => {
+            // Each attempt may fail in its own way; that it fails is told once.
+            (Some(Trouble::Failed(_)), Some(Trouble::Failed(_))) | (None, None) => {}
+            (Some(Trouble::Failed(text)), _) => warn!(resource, "the Kubernetes API does not tell: {text}"),
+            (Some(trouble @ (Trouble::Forbidden(_) | Trouble::Unknown(_))), had) => {
+                if had != Some(trouble) {
                     warn!(resource, verbs = "list, watch", "cannot be watched: {trouble}");
                 }
-                Trouble::Failed(_) => warn!(resource, "the Kubernetes API does not tell: {trouble}"),
-            },
+            }
             (None, Some(_)) => info!(resource, "the Kubernetes API tells again"),
-            (Some(_), _) | (None, None) => {}
         }
     }
 }

@@ -47,6 +47,7 @@ impl Kind {
 
 /// What a watch tells.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, handed on at once")]
 pub enum Input {
     /// Of Services.
     Service(Update<Service>),
@@ -76,6 +77,15 @@ pub enum News {
     Yes,
     /// It has not.
     No,
+}
+
+impl News {
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, Self::No) => Self::No,
+            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
+        }
+    }
 }
 
 /// The objects, and how far they are known.
@@ -108,12 +118,12 @@ impl Index {
                 apply(&mut self.objects.nodes, update.into())
             }
             Input::Pool(update) => {
-                let update = self.sift(Kind::Pools, update);
-                apply(&mut self.objects.pools, update)
+                let (change, news) = self.sift(Kind::Pools, update);
+                apply(&mut self.objects.pools, change).or(news)
             }
             Input::Advertisement(update) => {
-                let update = self.sift(Kind::Advertisements, update);
-                apply(&mut self.objects.advertisements, update)
+                let (change, news) = self.sift(Kind::Advertisements, update);
+                apply(&mut self.objects.advertisements, change).or(news)
             }
         }
     }
@@ -153,8 +163,9 @@ impl Index {
     }
 
     /// Keeps the objects that can be read; of the others, what is wrong.
-    fn sift<K: Resource>(&mut self, kind: Kind, update: Update<Lenient<K>>) -> Change<K> {
+    fn sift<K: Resource>(&mut self, kind: Kind, update: Update<Lenient<K>>) -> (Change<K>, News) {
         let update = self.note(kind, update);
+        let before = self.broken.clone();
         if matches!(update, Update::All(_)) {
             self.broken.retain(|(other, _), _| *other != kind);
         }
@@ -171,7 +182,7 @@ impl Index {
                 }
             }
         };
-        match update {
+        let change = match update {
             Update::All(all) => Change::All(all.into_iter().filter_map(|lenient| read(lenient).ok()).collect()),
             Update::Applied(lenient) => read(lenient).map_or_else(Change::Gone, Change::Applied),
             Update::Gone(lenient) => {
@@ -180,7 +191,8 @@ impl Index {
                 Change::Gone(key)
             }
             Update::Trouble(_) => Change::None,
-        }
+        };
+        (change, if self.broken == before { News::No } else { News::Yes })
     }
 
     fn handle_slices(&mut self, update: Update<EndpointSlice>) -> News {
@@ -319,3 +331,6 @@ pub(super) fn key_of<K: Resource>(object: &K) -> ObjectKey {
 fn sourced<K>(object: K) -> Sourced<K> {
     Sourced { object, source: Place::default() }
 }
+
+#[cfg(test)]
+mod tests;

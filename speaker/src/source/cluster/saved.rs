@@ -153,3 +153,74 @@ fn by_key<K: Resource>(objects: Vec<K>) -> BTreeMap<ObjectKey, Sourced<K>> {
 
 /// Of the file.
 const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again_until_it_is_too_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::new(dir.path());
+        assert!(matches!(state_dir.read(now()), Err(ReadError::Io { .. })));
+        state_dir.write(&objects()).unwrap();
+
+        let (read, at) = state_dir.read(now()).unwrap();
+
+        assert_eq!(
+            (&read.services, &read.nodes, &read.pools),
+            (&objects().services, &objects().nodes, &objects().pools)
+        );
+        assert_eq!(read.endpoints.unwrap().len(), 1, "those of other Services decide nothing");
+        let old = state_dir.read(at + FRESH_FOR + Duration::from_secs(1)).unwrap_err();
+        assert!(old.to_string().contains("24 hours ago"), "{old}");
+    }
+
+    #[test]
+    fn what_is_still_true_is_fresh_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::new(dir.path());
+        state_dir.write(&objects()).unwrap();
+        let long_ago = now() - 2 * FRESH_FOR;
+        File::options().append(true).open(&state_dir.file).unwrap().set_modified(long_ago).unwrap();
+        assert!(matches!(state_dir.read(now()), Err(ReadError::Old { .. })));
+
+        state_dir.touch().unwrap();
+
+        assert!(state_dir.read(now()).is_ok());
+    }
+
+    #[test]
+    fn a_broken_file_or_one_of_another_version_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::new(dir.path());
+        state_dir.write(&objects()).unwrap();
+        let text = fs::read_to_string(&state_dir.file).unwrap();
+        for wrong in [&text[..text.len() / 2], &text.replacen("\"version\":1", "\"version\":2", 1), "", "7"] {
+            fs::write(&state_dir.file, wrong).unwrap();
+            assert!(matches!(state_dir.read(now()), Err(ReadError::Broken { .. })), "{wrong}");
+        }
+    }
+
+    fn objects() -> Objects {
+        let named = |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a", "namespace": "b"}});
+        let service: Service = serde_json::from_value(named("Service")).unwrap();
+        let node: Node = serde_json::from_value(named("Node")).unwrap();
+        let pool = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": {"addresses": ["10.0.0.0/24"]},
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool"});
+        let pool: IPAddressPool = serde_json::from_value(pool).unwrap();
+        let key = |name: &str| ObjectKey { namespace: "b".to_owned(), name: name.to_owned() };
+        let ready = || ServingEndpoints { ready: ["n1".parse().unwrap()].into(), ..ServingEndpoints::default() };
+        Objects {
+            services: by_key(vec![service]),
+            nodes: by_key(vec![node]),
+            pools: by_key(vec![pool]),
+            endpoints: Some(BTreeMap::from([(key("a"), ready()), (key("other"), ready())])),
+            ..Objects::default()
+        }
+    }
+}
