@@ -18,9 +18,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Answer};
-use crate::args::Args;
-use crate::decisions::Decisions;
 use crate::args::{Args, PerIpMetrics};
+use crate::decisions::Decisions;
 use crate::metallb;
 use crate::pipeline::View;
 use crate::run::now;
