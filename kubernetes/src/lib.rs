@@ -7,7 +7,9 @@
 mod client;
 mod events;
 mod follow;
+mod with_spec;
 
 pub use client::{ConnectError, connect};
 pub use events::{Recorder, Regarding, Severity, recorder};
 pub use follow::{Trouble, Update, follow, follow_as};
+pub use with_spec::WithSpec;

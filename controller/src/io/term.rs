@@ -26,7 +26,7 @@ use super::writes::{self, Outcome, PoolOutcome};
 use crate::health::{Doing, Health};
 use crate::metrics;
 use crate::planner::{Failure, Write};
-use crate::registry::{Change, Kind, Registry, Written};
+use crate::registry::{Change, Kind, Notice, Registry, Written};
 
 /// What a term reports to, and what it learns from.
 #[derive(Clone)]
@@ -247,12 +247,7 @@ impl Term {
 
     /// Tells people and monitors what is new.
     fn report(&mut self) {
-        for notice in self.registry.take_notices() {
-            debug!(service = notice.regarding.name, reason = notice.reason, message = notice.message, "event");
-            if !self.office.recorder.tell(notice.regarding, notice.severity, &notice.reason, notice.message) {
-                metrics::event_dropped();
-            }
-        }
+        self.tell_notices();
         metrics::queue_depth(self.registry.writes_due() + self.under_way.len());
         let now = now();
         if !self.registry.is_serving() || now < self.report_at {
@@ -278,6 +273,16 @@ impl Term {
         if self.pool_writes.is_none() && !writes.is_empty() && self.office.leadership.borrow().leads(now) {
             let api = Api::namespaced(self.office.client.clone(), &self.office.scope.namespace);
             self.pool_writes = Some(writes::pools(api, writes).boxed());
+        }
+    }
+
+    /// Tells events while nothing more important is to be sent: each is a request, and so is an address.
+    fn tell_notices(&mut self) {
+        let busy = self.under_way.len() == IN_FLIGHT;
+        let room = if busy { 0 } else { self.office.recorder.room() };
+        for Notice { regarding, severity, reason, message } in self.registry.take_notices(room) {
+            debug!(service = regarding.name, reason, message, "event");
+            self.office.recorder.tell(regarding, severity, &reason, message);
         }
     }
 

@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use garpike_controller_api::{IPAddressPool, L2Advertisement};
-use garpike_kubernetes::{Update, follow, follow_as};
+use garpike_kubernetes::{Update, WithSpec, follow, follow_as};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -33,7 +33,11 @@ pub(crate) struct Watches {
 impl Watches {
     pub(crate) fn new(client: &Client, namespace: &str) -> Self {
         let pools = follow(Api::namespaced(client.clone(), namespace), watcher::Config::default(), trim);
-        let advertisements = follow(Api::namespaced(client.clone(), namespace), watcher::Config::default(), trim);
+        let advertisements = Api::namespaced(client.clone(), namespace);
+        let advertisements = follow_as(advertisements, watcher::Config::default(), |mut object: WithSpec<_>| {
+            trim(&mut object);
+            object.0
+        });
         let namespaces = follow(Api::all(client.clone()), watcher::Config::default(), trim);
         let small = stream::select_all([
             pools.map(Input::Pools).boxed(),
