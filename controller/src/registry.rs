@@ -170,13 +170,14 @@ impl Registry {
     pub(crate) fn handle_services(&mut self, update: Update<Seen>, now: Instant) {
         match update {
             Update::All(all) => {
-                let mut gone: BTreeSet<ServiceKey> = self.services.keys().cloned().collect();
-                for seen in all {
-                    gone.remove(&seen.key);
-                    self.handle_service(seen, now);
+                let there: BTreeSet<&ServiceKey> = all.iter().map(|seen| &seen.key).collect();
+                let gone = self.services.keys().filter(|key| !there.contains(key)).cloned().collect::<Vec<_>>();
+                // First, so that what they leave is free for the others.
+                for key in gone {
+                    self.handle_gone(&key);
                 }
-                for key in &gone {
-                    self.handle_gone(key);
+                for seen in all {
+                    self.handle_service(seen, now);
                 }
                 self.know(Kind::Services);
                 self.serve_if_all_is_known();
@@ -353,7 +354,8 @@ impl Registry {
         let wrong = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         if wrong != entry.wrong {
             let has_address = !self.planner.addresses(key).is_empty();
-            self.notices.extend(errors.into_iter().map(|problem| Notice::of_problem(&entry.seen, problem, has_address)));
+            self.notices
+                .extend(errors.into_iter().map(|problem| Notice::of_problem(&entry.seen, problem, has_address)));
             entry.wrong = wrong;
         }
         self.forget_if_done(key);

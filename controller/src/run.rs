@@ -221,7 +221,11 @@ fn probe(path: &str, health: &Health) -> Option<(StatusCode, String)> {
     }
 }
 
-fn scrape(path: &str, prometheus: &PrometheusHandle, counts: &BTreeMap<PoolName, IPAddressPoolStatus>) -> Option<(StatusCode, String)> {
+fn scrape(
+    path: &str,
+    prometheus: &PrometheusHandle,
+    counts: &BTreeMap<PoolName, IPAddressPoolStatus>,
+) -> Option<(StatusCode, String)> {
     (path == "/metrics").then(|| (StatusCode::OK, prometheus.render() + &metrics::pools(counts)))
 }
 

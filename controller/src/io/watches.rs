@@ -4,11 +4,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use garpike_controller_api::{IPAddressPool, L2Advertisement};
 use garpike_kubernetes::{Update, WithSpec, follow, follow_as};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 
-use crate::seen::Seen;
+use crate::seen::{RawService, Seen};
 
 /// What the API tells.
 #[derive(Debug)]
@@ -64,9 +64,9 @@ impl Watches {
 }
 
 fn services(client: &Client) -> BoxStream<'static, Input> {
-    let api: Api<Service> = Api::all(client.clone());
+    let api: Api<RawService> = Api::all(client.clone());
     let config = watcher::Config::default().page_size(PAGE);
-    follow_as(api, config, Seen::new).map(Input::Services).boxed()
+    follow_as(api, config, |raw| raw.seen).map(Input::Services).boxed()
 }
 
 /// Nobody reads who wrote which field.

@@ -8,14 +8,13 @@ use garpike_election::ServiceKey;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use k8s_openapi::api::core::v1::Service;
 use kube::api::PostParams;
 use kube::client::Body;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
 use crate::planner::Write;
-use crate::seen::{FIELD_MANAGER, Seen};
+use crate::seen::{FIELD_MANAGER, RawService, Seen};
 
 /// What came of a write to a Service.
 #[derive(Debug)]
@@ -66,15 +65,13 @@ async fn put(client: Client, ServiceKey { namespace, name }: &ServiceKey, body: 
         format!("{message} ({status})")
     };
     Ok(match status {
-        status if status.is_success() => match serde_json::from_slice::<Service>(&bytes) {
-            Ok(object) => Outcome::Written(Box::new(Seen::new(object))),
+        status if status.is_success() => match serde_json::from_slice::<RawService>(&bytes) {
+            Ok(raw) => Outcome::Written(Box::new(raw.seen)),
             Err(error) => Outcome::Unknown { text: format!("an answer that is no Service: {error}") },
         },
         StatusCode::CONFLICT => Outcome::Conflict,
         StatusCode::NOT_FOUND => Outcome::Gone,
-        status if status.is_client_error() => {
-            Outcome::Refused { text: text(), after: after.map(Duration::from_secs) }
-        }
+        status if status.is_client_error() => Outcome::Refused { text: text(), after: after.map(Duration::from_secs) },
         // An API server that gives up, or a proxy that answers for it: the write may have got through.
         _ => Outcome::Unknown { text: text() },
     })

@@ -51,7 +51,8 @@ pub(super) fn deprecated(seen: &Seen) -> Vec<Notice> {
     let annotations = seen.service().metadata.annotations.unwrap_or_default();
     let names = annotations.keys().filter(|name| name.starts_with(DEPRECATED));
     let notice = |name: &String| {
-        let message = format!("the annotation {name} has a deprecated name; write {}", name.replace(DEPRECATED, CURRENT));
+        let message =
+            format!("the annotation {name} has a deprecated name; write {}", name.replace(DEPRECATED, CURRENT));
         let reason = "deprecatedAnnotation".to_owned();
         Notice { regarding: seen.regarding(), severity: Severity::Warning, reason, message }
     };
