@@ -164,9 +164,11 @@ async fn wait_for_the_lease(office: &Office) -> Instant {
         match now {
             Leadership::Leading { from, .. } => return from,
             Leadership::Standby { holder } => {
-                office.health.send_modify(|health| health.doing = Doing::StandingBy { holder });
+                office.health.send_if_modified(|health| health.set(Doing::StandingBy { holder }));
             }
-            Leadership::Unknown => office.health.send_modify(|health| health.doing = Doing::Starting),
+            Leadership::Unknown => {
+                office.health.send_if_modified(|health| health.set(Doing::Starting));
+            }
         }
         if leadership.changed().await.is_err() {
             // The task of the lease has ended, and so will the process.
@@ -188,7 +190,7 @@ async fn wait_for_metallb_to_end(office: &Office) {
                     warn!(pod = by, "a controller of MetalLB runs: writing nothing until it is gone");
                     let message = "garpike writes nothing while this controller of MetalLB runs; remove its Deployment";
                     office.recorder.tell(pod.clone(), Severity::Warning, "ForeignController", message.to_owned());
-                    office.health.send_modify(|health| health.doing = Doing::HeldBack { by });
+                    office.health.send_if_modified(|health| health.set(Doing::HeldBack { by }));
                     told = Some(pod);
                 }
             }

@@ -109,7 +109,7 @@ impl Term {
     fn new(office: Office) -> Self {
         let now = now();
         metrics::leading();
-        office.health.send_modify(|health| health.doing = Doing::Reading);
+        office.health.send_if_modified(|health| health.set(Doing::Reading));
         Self {
             registry: Registry::new(office.scope.clone()),
             watches: Watches::new(&office.client, &office.scope.namespace),
@@ -254,11 +254,7 @@ impl Term {
             return;
         }
         self.report_at = now + REPORT_EACH;
-        let first = self.office.health.send_if_modified(|health| {
-            let first = health.doing != Doing::Serving;
-            health.doing = Doing::Serving;
-            first
-        });
+        let first = self.office.health.send_if_modified(|health| health.set(Doing::Serving));
         if first {
             let took = now.saturating_duration_since(self.began);
             info!(?took, "all Services and pools are known: giving addresses");

@@ -113,3 +113,6 @@ pub(crate) const REQUEST_WITHIN: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 /// How large an answer may be. The limit of etcd for an object is 1.5 MiB.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;
