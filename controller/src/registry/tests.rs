@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use garpike_controller_api::IPAddressPoolSpec;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};

@@ -1,5 +1,4 @@
 //! Writes against an API server that gives one answer, over HTTP on loopback.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use kube::Config;
 use serde_json::json;
@@ -32,12 +31,10 @@ fn each_answer_says_what_became_of_the_write() {
 
 #[test]
 fn an_api_server_that_does_not_answer_is_not_waited_for() {
-    let before = std::time::Duration::from_secs(5);
-
     let (_, outcome) = runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = client(&listener);
-        timeout(before, service(client, write(), b"{}".to_vec())).await.unwrap()
+        timeout(Duration::from_secs(5), service(client, write(), b"{}".to_vec())).await.unwrap()
     });
 
     assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
