@@ -25,7 +25,6 @@ pub(crate) enum Input {
 
 /// Follows all kinds. Each list is asked of the database, not of a memory that may lag behind it.
 pub(crate) struct Watches {
-    client: Client,
     small: SelectAll<BoxStream<'static, Input>>,
     services: BoxStream<'static, Input>,
 }
@@ -44,7 +43,7 @@ impl Watches {
             advertisements.map(Input::Advertisements).boxed(),
             namespaces.map(Input::Namespaces).boxed(),
         ]);
-        Self { services: services(client), client: client.clone(), small }
+        Self { services: services(client), small }
     }
 
     /// What is told next. `None`: never, the watches go on for ever.
@@ -55,11 +54,6 @@ impl Watches {
             input = self.small.next() => input,
             input = self.services.next() => input,
         }
-    }
-
-    /// Lists all Services again.
-    pub(crate) fn list_services_again(&mut self) {
-        self.services = services(&self.client);
     }
 }
 
