@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 fn every_metric_is_in_the_documents_and_every_documented_metric_exists() {
     let code = [
         include_str!("../announcer/src/metrics.rs"),
+        include_str!("../controller/src/metrics.rs"),
         include_str!("../membership/src/metrics.rs"),
         include_str!("../speaker/src/metrics.rs"),
     ];

@@ -8,7 +8,9 @@ use crate::registry::Kind;
 /// How the controller is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Health {
-    pub(crate) doing: Doing,
+    doing: Doing,
+    /// Once ready, always ready: what comes later is not mended by taking the webhook away too.
+    ready: bool,
     /// The kinds that cannot be read, and why.
     pub(crate) troubles: BTreeMap<Kind, String>,
     /// How many pools and advertisements are wrong.
@@ -18,7 +20,7 @@ pub(crate) struct Health {
 /// What the controller does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Doing {
-    /// It asks the API server for the lease.
+    /// It asks the API server for the Lease.
     #[default]
     Starting,
     /// Another controller holds the lease.
@@ -38,20 +40,28 @@ pub(crate) enum Doing {
 }
 
 impl Health {
-    /// Whether a rollout may go on. A controller that waits for another one to end is ready: that one is not ended
-    /// before.
+    /// Whether a rollout may go on.
     pub(crate) fn is_ready(&self) -> bool {
-        match self.doing {
+        self.ready
+    }
+
+    /// Notes what the controller does. Says whether that is new.
+    pub(crate) fn set(&mut self, doing: Doing) -> bool {
+        self.ready |= match doing {
             Doing::Starting | Doing::Reading => false,
+            // A controller that waits for another one to end is ready: that one is not ended before.
             Doing::StandingBy { .. } | Doing::HeldBack { .. } | Doing::Serving => true,
-        }
+        };
+        let new = self.doing != doing;
+        self.doing = doing;
+        new
     }
 }
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.doing {
-            Doing::Starting => writeln!(f, "starting: the Lease is not read yet")?,
+            Doing::Starting => writeln!(f, "writing nothing: the Lease is not known")?,
             Doing::StandingBy { holder } => writeln!(f, "ok: standing by, {holder} holds the Lease")?,
             Doing::HeldBack { by } => {
                 writeln!(f, "ok: writing nothing while a controller of MetalLB runs in {by}; remove its Deployment")?;

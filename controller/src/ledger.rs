@@ -218,8 +218,9 @@ impl Ledger {
         let before =
             if is_empty { self.tenancies.take(&tenancy.key) } else { self.tenancies.replace(ByKey(tenancy.clone())) };
         if let Some(ByKey(before)) = before {
-            let gives_up = |ip| !tenancy.all().any(|kept| kept == ip);
-            if before.sharing != tenancy.sharing || before.all().any(gives_up) {
+            let gives_up = |ip| before.sharing != tenancy.sharing || !tenancy.all().any(|kept| kept == ip);
+            // What lies in no pool helps nobody who waits.
+            if before.all().any(|ip| gives_up(ip) && self.containing(ip).is_some()) {
                 self.releases += 1;
             }
             self.leave(&before);
@@ -230,7 +231,9 @@ impl Ledger {
     /// Strikes out what a Service holds.
     pub(crate) fn strike(&mut self, key: &ServiceKey) -> Option<Arc<Tenancy>> {
         let ByKey(tenancy) = self.tenancies.take(key)?;
-        self.releases += 1;
+        if tenancy.all().any(|ip| self.containing(ip).is_some()) {
+            self.releases += 1;
+        }
         self.leave(&tenancy);
         Some(tenancy)
     }

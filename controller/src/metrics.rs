@@ -92,7 +92,7 @@ pub(crate) fn configured(errors: usize) {
 /// its series with it.
 pub(crate) fn pools(counts: &BTreeMap<PoolName, IPAddressPoolStatus>) -> String {
     let mut text = String::new();
-    for (name, help, value) in POOL_GAUGES {
+    for PoolGauge { name, help, value } in POOL_GAUGES {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
         for (pool, status) in counts {
             // Names of Kubernetes objects need no escapes.
@@ -102,22 +102,44 @@ pub(crate) fn pools(counts: &BTreeMap<PoolName, IPAddressPoolStatus>) -> String 
     text
 }
 
-/// Name, help and value.
-const POOL_GAUGES: [(&str, &str, fn(&IPAddressPoolStatus) -> i64); 6] = [
-    ("metallb_allocator_addresses_total", "Addresses of the pool that Services can have", |status| {
-        total_v4(status).saturating_add(total_v6(status))
-    }),
-    ("metallb_allocator_ipv4_addresses_total", "IPv4 addresses of the pool that Services can have", total_v4),
-    ("metallb_allocator_ipv6_addresses_total", "IPv6 addresses of the pool that Services can have", total_v6),
-    ("metallb_allocator_addresses_in_use_total", "Addresses of the pool that Services have", |status| {
-        status.assigned_ipv4.saturating_add(status.assigned_ipv6)
-    }),
-    ("metallb_allocator_ipv4_addresses_in_use_total", "IPv4 addresses of the pool that Services have", |status| {
-        status.assigned_ipv4
-    }),
-    ("metallb_allocator_ipv6_addresses_in_use_total", "IPv6 addresses of the pool that Services have", |status| {
-        status.assigned_ipv6
-    }),
+/// One of MetalLB's gauges of a pool.
+struct PoolGauge {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&IPAddressPoolStatus) -> i64,
+}
+
+const POOL_GAUGES: [PoolGauge; 6] = [
+    PoolGauge {
+        name: "metallb_allocator_addresses_total",
+        help: "Addresses of the pool that Services can have",
+        value: |status| total_v4(status).saturating_add(total_v6(status)),
+    },
+    PoolGauge {
+        name: "metallb_allocator_ipv4_addresses_total",
+        help: "IPv4 addresses of the pool that Services can have",
+        value: total_v4,
+    },
+    PoolGauge {
+        name: "metallb_allocator_ipv6_addresses_total",
+        help: "IPv6 addresses of the pool that Services can have",
+        value: total_v6,
+    },
+    PoolGauge {
+        name: "metallb_allocator_addresses_in_use_total",
+        help: "Addresses of the pool that Services have",
+        value: |status| status.assigned_ipv4.saturating_add(status.assigned_ipv6),
+    },
+    PoolGauge {
+        name: "metallb_allocator_ipv4_addresses_in_use_total",
+        help: "IPv4 addresses of the pool that Services have",
+        value: |status| status.assigned_ipv4,
+    },
+    PoolGauge {
+        name: "metallb_allocator_ipv6_addresses_in_use_total",
+        help: "IPv6 addresses of the pool that Services have",
+        value: |status| status.assigned_ipv6,
+    },
 ];
 
 fn total_v4(status: &IPAddressPoolStatus) -> i64 {

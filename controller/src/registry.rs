@@ -6,7 +6,7 @@
 
 mod notice;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use garpike_controller_api::config::PoolName;
@@ -19,6 +19,7 @@ use garpike_kubernetes::{Trouble, Update};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Resource;
 
+use crate::metrics;
 use crate::planner::{Completeness, Event, Failure, Planner, Write};
 use crate::seen::Seen;
 
@@ -34,7 +35,7 @@ pub(crate) struct Registry {
     kinds: BTreeMap<Kind, Knowledge>,
     phase: Phase,
     problems: Vec<Problem>,
-    notices: Vec<Notice>,
+    notices: VecDeque<Notice>,
 }
 
 /// A Service.
@@ -125,7 +126,7 @@ impl Registry {
             kinds: Kind::ALL.into_iter().map(|kind| (kind, unknown.clone())).collect(),
             phase: Phase::Gathering,
             problems: Vec::new(),
-            notices: Vec::new(),
+            notices: VecDeque::new(),
         }
     }
 
@@ -169,13 +170,14 @@ impl Registry {
     pub(crate) fn handle_services(&mut self, update: Update<Seen>, now: Instant) {
         match update {
             Update::All(all) => {
-                let mut gone: BTreeSet<ServiceKey> = self.services.keys().cloned().collect();
-                for seen in all {
-                    gone.remove(&seen.key);
-                    self.handle_service(seen, now);
+                let there: BTreeSet<&ServiceKey> = all.iter().map(|seen| &seen.key).collect();
+                let gone = self.services.keys().filter(|key| !there.contains(key)).cloned().collect::<Vec<_>>();
+                // First, so that what they leave is free for the others.
+                for key in gone {
+                    self.handle_gone(&key);
                 }
-                for key in &gone {
-                    self.handle_gone(key);
+                for seen in all {
+                    self.handle_service(seen, now);
                 }
                 self.know(Kind::Services);
                 self.serve_if_all_is_known();
@@ -266,15 +268,18 @@ impl Registry {
         self.planner.handle_timeout(now);
     }
 
-    /// What people are to be told.
-    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
-        let mut notices = std::mem::take(&mut self.notices);
+    /// What people are to be told, the oldest first; at most `most`.
+    pub(crate) fn take_notices(&mut self, most: usize) -> Vec<Notice> {
         while let Some(event) = self.planner.poll_event() {
             if let Some(entry) = self.services.get(&event.service) {
-                notices.push(Notice::of_event(&entry.seen, event));
+                self.notices.push_back(Notice::of_event(&entry.seen, event));
             }
         }
-        notices
+        while self.notices.len() > MAX_NOTICES {
+            self.notices.pop_back();
+            metrics::event_dropped();
+        }
+        self.notices.drain(..most.min(self.notices.len())).collect()
     }
 
     /// The pools whose status is to be written, with that.
@@ -444,6 +449,8 @@ fn key_of<K: Resource>(object: &K) -> ObjectKey {
     ObjectKey { namespace, name: meta.name.clone().unwrap_or_default() }
 }
 
+/// How many notices wait at most. Chosen: two for each of 10 000 Services.
+const MAX_NOTICES: usize = 20_000;
 /// How problems call a pool.
 const POOL: &str = "IPAddressPool ";
 

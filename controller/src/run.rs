@@ -1,7 +1,7 @@
 //! The composition root of `garpike controller`: opens everything, and works whenever it holds the lease.
 //!
 //! ```text
-//!  lease task ── Leadership ──► this task: one term after the other ── Health ──► /readyz
+//!  lease task ── Leadership ──► work task: one term after the other ── Health ──► /readyz
 //!                                   │ watches ► Registry (planner) ► writes
 //!                                   └── events ──► recorder task
 //! ```
@@ -45,16 +45,17 @@ pub async fn run(args: &Args) -> Result<()> {
     let stop = CancellationToken::new();
     let give_back = CancellationToken::new();
     let mut controller = Controller::start(args, &stop, &give_back).await?;
-    let mut office = std::pin::pin!(controller.work);
     let ended = tokio::select! {
         ended = controller.tasks.join_next() => {
             bail!("the task {} has ended", ended.transpose()?.unwrap_or("without a name"));
         }
-        ended = &mut office => ended,
+        ended = controller.work.join_next() => ended.transpose()?.unwrap_or(End::Cut),
         () = signals.next() => {
             info!("ending");
             stop.cancel();
-            office.await
+            // It may be judging 10 000 Services.
+            let ended = timeout(END_WITHIN, controller.work.join_next()).await;
+            ended.ok().flatten().transpose()?.unwrap_or(End::Cut)
         }
     };
     // A write that was not answered may still come: then the lease ends by itself.
@@ -65,18 +66,14 @@ pub async fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The tasks, and the work of this one.
-struct Controller<W> {
+/// The tasks, and among them the one that works.
+struct Controller {
     tasks: JoinSet<&'static str>,
-    work: W,
+    work: JoinSet<End>,
 }
 
-impl Controller<()> {
-    async fn start(
-        args: &Args,
-        stop: &CancellationToken,
-        give_back: &CancellationToken,
-    ) -> Result<Controller<impl Future<Output = End>>> {
+impl Controller {
+    async fn start(args: &Args, stop: &CancellationToken, give_back: &CancellationToken) -> Result<Self> {
         let prometheus = prometheus()?;
         let namespace = args.namespace();
         let client = connect(args.kubeconfig.as_deref()).await?;
@@ -129,7 +126,9 @@ impl Controller<()> {
             problems: watch::Sender::new(None),
             stop: stop.clone(),
         };
-        Ok(Controller { tasks, work: work(office) })
+        let mut office_task = JoinSet::new();
+        office_task.spawn(work(office));
+        Ok(Self { tasks, work: office_task })
     }
 }
 
@@ -164,9 +163,11 @@ async fn wait_for_the_lease(office: &Office) -> Instant {
         match now {
             Leadership::Leading { from, .. } => return from,
             Leadership::Standby { holder } => {
-                office.health.send_modify(|health| health.doing = Doing::StandingBy { holder });
+                office.health.send_if_modified(|health| health.set(Doing::StandingBy { holder }));
             }
-            Leadership::Unknown => office.health.send_modify(|health| health.doing = Doing::Starting),
+            Leadership::Unknown => {
+                office.health.send_if_modified(|health| health.set(Doing::Starting));
+            }
         }
         if leadership.changed().await.is_err() {
             // The task of the lease has ended, and so will the process.
@@ -188,7 +189,7 @@ async fn wait_for_metallb_to_end(office: &Office) {
                     warn!(pod = by, "a controller of MetalLB runs: writing nothing until it is gone");
                     let message = "garpike writes nothing while this controller of MetalLB runs; remove its Deployment";
                     office.recorder.tell(pod.clone(), Severity::Warning, "ForeignController", message.to_owned());
-                    office.health.send_modify(|health| health.doing = Doing::HeldBack { by });
+                    office.health.send_if_modified(|health| health.set(Doing::HeldBack { by }));
                     told = Some(pod);
                 }
             }
@@ -258,5 +259,7 @@ impl Signals {
 
 /// Chosen: MetalLB's controller ends a moment after a rollout is complete.
 const LOOK_EACH: Duration = Duration::from_secs(1);
-/// Chosen: with the last answers, the process ends within a second.
+/// Chosen: a little longer than a term needs to end.
+const END_WITHIN: Duration = Duration::from_millis(550);
+/// Chosen: with that, the process ends within a second.
 const GIVE_BACK_WITHIN: Duration = Duration::from_millis(400);

@@ -5,12 +5,16 @@
 //! whole but for the managed fields. The API server takes everything else of a status write's `spec` from its own copy; it
 //! needs the type alone, without which it refuses addresses. As JSON that is a third of what the structs take.
 
+mod raw;
+
 use garpike_controller_api::config::PoolName;
 use garpike_election::{ServiceIp, ServiceKey};
 use garpike_kubernetes::Regarding;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceSpec};
 
 use crate::planner::{POOL_ANNOTATION, Write};
+
+pub(crate) use raw::RawService;
 
 /// A Service in its smallest form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +27,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    pub(crate) fn new(mut service: Service) -> Self {
-        let status_manager = status_manager(&service).map(Into::into);
+    pub(crate) fn new(mut service: Service, status_manager: Option<Box<str>>) -> Self {
         let namespace = service.metadata.namespace.clone().unwrap_or_default();
         let name = service.metadata.name.clone().unwrap_or_default();
         service.metadata.managed_fields = None;
@@ -100,15 +103,6 @@ fn judged(spec: ServiceSpec) -> ServiceSpec {
         ports: spec.ports.map(|ports| ports.into_iter().map(port).collect()),
         ..ServiceSpec::default()
     }
-}
-
-fn status_manager(service: &Service) -> Option<&str> {
-    let entries = service.metadata.managed_fields.as_deref()?;
-    let entry = entries.iter().filter(|entry| entry.subresource.as_deref() == Some("status")).find(|entry| {
-        let fields = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:status"));
-        fields.is_some_and(|fields| fields.get("f:loadBalancer").is_some())
-    })?;
-    entry.manager.as_deref()
 }
 
 fn version(service: &Service) -> u64 {

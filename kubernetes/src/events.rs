@@ -57,6 +57,11 @@ impl Recorder {
         let told = Told { regarding, severity, reason: reason.to_owned(), message };
         self.queue.try_send(told).is_ok()
     }
+
+    /// How many more events are taken at once.
+    pub fn room(&self) -> usize {
+        self.queue.capacity()
+    }
 }
 
 /// A recorder, and what writes its events: run it until the recorder is gone. `component` and `host` are shown as their

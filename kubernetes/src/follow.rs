@@ -6,11 +6,10 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 
 /// What there is of a kind, or what has become of it.
 #[derive(Clone, Debug)]
@@ -68,12 +67,15 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Send,
 {
-    let events = watcher::watcher(api, config).backoff(Pauses::default());
-    let state = State { keep, listing: Vec::new(), trouble: None, ready: VecDeque::new() };
+    let events = watcher::watcher(api, config);
+    let state = State { keep, listing: Vec::new(), trouble: None, failures: 0, pause: None, ready: VecDeque::new() };
     stream::unfold((Box::pin(events), state), move |(mut events, mut state)| async move {
         loop {
             if let Some(update) = state.ready.pop_front() {
                 return Some((update, (events, state)));
+            }
+            if let Some(pause) = state.pause.take() {
+                sleep(pause).await;
             }
             match events.next().await? {
                 Ok(event) => state.handle(event),
@@ -88,6 +90,10 @@ struct State<T, F> {
     listing: Vec<T>,
     /// What was told last, until an answer comes.
     trouble: Option<Trouble>,
+    /// How many requests failed since something was told.
+    failures: u32,
+    /// How long to wait before the API server is asked again.
+    pause: Option<Duration>,
     ready: VecDeque<Update<T>>,
 }
 
@@ -101,15 +107,22 @@ impl<T, F> State<T, F> {
                 self.listing = Vec::new();
                 return;
             }
-            Event::InitApply(object) => self.listing.push((self.keep)(object)),
+            // The next page may fail.
+            Event::InitApply(object) => {
+                self.listing.push((self.keep)(object));
+                return;
+            }
             Event::InitDone => self.ready.push_back(Update::All(std::mem::take(&mut self.listing))),
             Event::Apply(object) => self.ready.push_back(Update::Applied((self.keep)(object))),
             Event::Delete(object) => self.ready.push_back(Update::Gone((self.keep)(object))),
         }
         self.trouble = None;
+        self.failures = 0;
     }
 
     fn fail(&mut self, error: &watcher::Error) {
+        self.pause = Some(FIRST_PAUSE.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS)));
+        self.failures = self.failures.saturating_add(1);
         let Some(trouble) = trouble(error) else { return };
         if self.trouble.as_ref() != Some(&trouble) {
             self.ready.push_back(Update::Trouble(trouble.clone()));
@@ -152,28 +165,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// How long to wait before the API server is asked again.
-#[derive(Debug, Default)]
-struct Pauses {
-    failures: u32,
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS));
-        self.failures = self.failures.saturating_add(1);
-        Some(pause)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
 }
 
 const FORBIDDEN: u16 = 403;

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use tokio::time::{Duration, sleep, timeout};
-use tracing::warn;
+use tracing::debug;
 
 /// A controller of MetalLB in the namespace, if there is one; `Err`: nobody can tell.
 pub(crate) async fn find(pods: &Api<Pod>) -> Result<Option<Regarding>, String> {
@@ -25,17 +25,13 @@ pub(crate) async fn find(pods: &Api<Pod>) -> Result<Option<Regarding>, String> {
 
 /// Ends when there is one.
 pub(crate) async fn appears(pods: &Api<Pod>) {
-    let mut told = false;
     loop {
         sleep(LOOK_EACH).await;
         match find(pods).await {
             Ok(Some(_)) => return,
-            Ok(None) => told = false,
-            Err(error) if !told => {
-                warn!(error, "cannot see whether a controller of MetalLB runs beside this one");
-                told = true;
-            }
-            Err(_) => {}
+            Ok(None) => {}
+            // Whoever began the term has told it.
+            Err(error) => debug!(error, "cannot see whether a controller of MetalLB runs beside this one"),
         }
     }
 }

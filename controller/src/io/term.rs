@@ -1,6 +1,7 @@
 //! One term of office: from when this process may write until it may not.
 //!
-//! It begins with a fresh list of everything and ends with nothing remembered. No write begins outside of the time that
+//! It begins with a fresh list of everything and ends with nothing remembered. A write of the leader before that lands after
+//! the list is told by the watch, which goes on from the version of the list. No write begins outside of the time that
 //! the lease grants, whatever held this process up before.
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use super::writes::{self, Outcome, PoolOutcome};
 use crate::health::{Doing, Health};
 use crate::metrics;
 use crate::planner::{Failure, Write};
-use crate::registry::{Change, Kind, Registry, Written};
+use crate::registry::{Change, Kind, Notice, Registry, Written};
 
 /// What a term reports to, and what it learns from.
 #[derive(Clone)]
@@ -96,8 +97,6 @@ struct Term {
     throttled_until: Option<Instant>,
     /// When the pools are to be judged; `None`: nothing has changed.
     judge_at: Option<Instant>,
-    /// When all Services are listed once more.
-    list_at: Option<Instant>,
     /// Pools are not reported before.
     report_at: Instant,
     /// What was told of the last writes that failed, until one succeeds.
@@ -109,7 +108,7 @@ impl Term {
     fn new(office: Office) -> Self {
         let now = now();
         metrics::leading();
-        office.health.send_modify(|health| health.doing = Doing::Reading);
+        office.health.send_if_modified(|health| health.set(Doing::Reading));
         Self {
             registry: Registry::new(office.scope.clone()),
             watches: Watches::new(&office.client, &office.scope.namespace),
@@ -118,7 +117,6 @@ impl Term {
             pool_writes: None,
             throttled_until: None,
             judge_at: None,
-            list_at: Some(now + LIST_AGAIN_AFTER),
             report_at: now,
             trouble: None,
             began: now,
@@ -220,10 +218,6 @@ impl Term {
             self.registry.judge_pools();
             self.tell_problems();
         }
-        if self.list_at.is_some_and(|at| at <= now) {
-            self.list_at = None;
-            self.watches.list_services_again();
-        }
         if self.throttled_until.is_some_and(|until| until <= now) {
             self.throttled_until = None;
         }
@@ -247,23 +241,14 @@ impl Term {
 
     /// Tells people and monitors what is new.
     fn report(&mut self) {
-        for notice in self.registry.take_notices() {
-            debug!(service = notice.regarding.name, reason = notice.reason, message = notice.message, "event");
-            if !self.office.recorder.tell(notice.regarding, notice.severity, &notice.reason, notice.message) {
-                metrics::event_dropped();
-            }
-        }
+        self.tell_notices();
         metrics::queue_depth(self.registry.writes_due() + self.under_way.len());
         let now = now();
         if !self.registry.is_serving() || now < self.report_at {
             return;
         }
         self.report_at = now + REPORT_EACH;
-        let first = self.office.health.send_if_modified(|health| {
-            let first = health.doing != Doing::Serving;
-            health.doing = Doing::Serving;
-            first
-        });
+        let first = self.office.health.send_if_modified(|health| health.set(Doing::Serving));
         if first {
             let took = now.saturating_duration_since(self.began);
             info!(?took, "all Services and pools are known: giving addresses");
@@ -281,9 +266,19 @@ impl Term {
         }
     }
 
+    /// Tells events while nothing more important is to be sent: each is a request, and so is an address.
+    fn tell_notices(&mut self) {
+        let busy = self.under_way.len() == IN_FLIGHT;
+        let room = if busy { 0 } else { self.office.recorder.room() };
+        for Notice { regarding, severity, reason, message } in self.registry.take_notices(room) {
+            debug!(service = regarding.name, reason, message, "event");
+            self.office.recorder.tell(regarding, severity, &reason, message);
+        }
+    }
+
     fn wake_at(&self) -> Instant {
         let throttled = self.throttled_until;
-        let times = [self.registry.poll_timeout(), self.judge_at, self.list_at, throttled];
+        let times = [self.registry.poll_timeout(), self.judge_at, throttled];
         let next = times.into_iter().flatten().min();
         let report = if self.registry.is_serving() { self.report_at } else { now() + REPORT_EACH };
         next.map_or(report, |next| next.min(report))
@@ -313,8 +308,6 @@ fn now() -> Instant {
 const IN_FLIGHT: usize = 16;
 /// Chosen: a file with many pools is applied in this time.
 const GATHER: Duration = Duration::from_millis(20);
-/// When Services are listed again: a write that the leader before began has come by then, or never will. Design value.
-const LIST_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How often pools are reported at most. Design value.
 const REPORT_EACH: Duration = Duration::from_secs(1);
 /// The longest pause that an API server may ask for. Chosen: as long as ours grow by themselves.

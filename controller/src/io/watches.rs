@@ -3,12 +3,12 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use garpike_controller_api::{IPAddressPool, L2Advertisement};
-use garpike_kubernetes::{Update, follow, follow_as};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use garpike_kubernetes::{Update, WithSpec, follow, follow_as};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 
-use crate::seen::Seen;
+use crate::seen::{RawService, Seen};
 
 /// What the API tells.
 #[derive(Debug)]
@@ -25,7 +25,6 @@ pub(crate) enum Input {
 
 /// Follows all kinds. Each list is asked of the database, not of a memory that may lag behind it.
 pub(crate) struct Watches {
-    client: Client,
     small: SelectAll<BoxStream<'static, Input>>,
     services: BoxStream<'static, Input>,
 }
@@ -33,14 +32,18 @@ pub(crate) struct Watches {
 impl Watches {
     pub(crate) fn new(client: &Client, namespace: &str) -> Self {
         let pools = follow(Api::namespaced(client.clone(), namespace), watcher::Config::default(), trim);
-        let advertisements = follow(Api::namespaced(client.clone(), namespace), watcher::Config::default(), trim);
+        let advertisements = Api::namespaced(client.clone(), namespace);
+        let advertisements = follow_as(advertisements, watcher::Config::default(), |mut object: WithSpec<_>| {
+            trim(&mut object);
+            object.0
+        });
         let namespaces = follow(Api::all(client.clone()), watcher::Config::default(), trim);
         let small = stream::select_all([
             pools.map(Input::Pools).boxed(),
             advertisements.map(Input::Advertisements).boxed(),
             namespaces.map(Input::Namespaces).boxed(),
         ]);
-        Self { services: services(client), client: client.clone(), small }
+        Self { services: services(client), small }
     }
 
     /// What is told next. `None`: never, the watches go on for ever.
@@ -52,17 +55,12 @@ impl Watches {
             input = self.services.next() => input,
         }
     }
-
-    /// Lists all Services again.
-    pub(crate) fn list_services_again(&mut self) {
-        self.services = services(&self.client);
-    }
 }
 
 fn services(client: &Client) -> BoxStream<'static, Input> {
-    let api: Api<Service> = Api::all(client.clone());
+    let api: Api<RawService> = Api::all(client.clone());
     let config = watcher::Config::default().page_size(PAGE);
-    follow_as(api, config, Seen::new).map(Input::Services).boxed()
+    follow_as(api, config, |raw| raw.seen).map(Input::Services).boxed()
 }
 
 /// Nobody reads who wrote which field.

@@ -8,14 +8,13 @@ use garpike_election::ServiceKey;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use k8s_openapi::api::core::v1::Service;
 use kube::api::PostParams;
 use kube::client::Body;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
 use crate::planner::Write;
-use crate::seen::{FIELD_MANAGER, Seen};
+use crate::seen::{FIELD_MANAGER, RawService, Seen};
 
 /// What came of a write to a Service.
 #[derive(Debug)]
@@ -66,8 +65,8 @@ async fn put(client: Client, ServiceKey { namespace, name }: &ServiceKey, body: 
         format!("{message} ({status})")
     };
     Ok(match status {
-        status if status.is_success() => match serde_json::from_slice::<Service>(&bytes) {
-            Ok(object) => Outcome::Written(Box::new(Seen::new(object))),
+        status if status.is_success() => match serde_json::from_slice::<RawService>(&bytes) {
+            Ok(raw) => Outcome::Written(Box::new(raw.seen)),
             Err(error) => Outcome::Unknown { text: format!("an answer that is no Service: {error}") },
         },
         StatusCode::CONFLICT => Outcome::Conflict,
@@ -114,3 +113,6 @@ pub(crate) const REQUEST_WITHIN: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 /// How large an answer may be. The limit of etcd for an object is 1.5 MiB.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;
