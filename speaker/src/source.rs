@@ -91,7 +91,13 @@ impl Directory {
         });
         let (snapshot, good) = read?;
         self.good = good.iter().map(|(file, text)| (Arc::from(&**file), text.clone())).collect();
-        Ok(Snapshot { desired: Arc::new(Desired::clone(&snapshot.desired)), ..snapshot.clone() })
+        let copy = Snapshot { desired: Arc::new(Desired::clone(&snapshot.desired)), ..snapshot.clone() };
+        // And what was read ends with a thread: this one would keep some of the pieces for itself, to use them again, and
+        // one of them is enough to keep everything before it.
+        thread::scope(|scope| scope.spawn(move || drop((snapshot, good))).join()).unwrap_or_else(|panic| {
+            std::panic::resume_unwind(panic);
+        });
+        Ok(copy)
     }
 
     /// What the directory says, and the good content of each file.
