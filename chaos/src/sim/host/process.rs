@@ -78,6 +78,9 @@ pub(in crate::sim) struct Process {
     /// How often it found another node under its name.
     pub(in crate::sim) name_conflicts: u64,
     ending: Ending,
+    started: Instant,
+    /// When the next election is, if one is put off.
+    elects_at: Option<Instant>,
 }
 
 /// How far the end of a process by SIGTERM is.
@@ -144,6 +147,8 @@ impl Process {
             changed: true,
             name_conflicts: 0,
             ending: Ending::No,
+            started: now,
+            elects_at: None,
         }
     }
 
@@ -208,6 +213,9 @@ impl Process {
         if matches!(self.ending, Ending::Handover { until } if until <= now) {
             self.leave(now);
         }
+        if self.elects_at.is_some_and(|at| at <= now) {
+            self.elect(now);
+        }
         self.follow(now);
     }
 
@@ -216,7 +224,8 @@ impl Process {
             Ending::Handover { until } => Some(until),
             Ending::No | Ending::Leaving => None,
         };
-        [self.cluster.poll_timeout(), self.announcer.poll_timeout(), handover].into_iter().flatten().min()
+        let due = [self.cluster.poll_timeout(), self.announcer.poll_timeout(), handover, self.elects_at];
+        due.into_iter().flatten().min()
     }
 
     pub(in crate::sim) fn poll_transmit(&mut self) -> Option<Transmit> {
@@ -279,7 +288,7 @@ impl Process {
     fn follow(&mut self, now: Instant) {
         while let Some(event) = self.cluster.poll_event() {
             match event {
-                Event::MembersChanged => self.elect(now),
+                Event::MembersChanged => self.elect_soon(now),
                 Event::Healed { .. } | Event::DeclaredDead | Event::TakenForDead => {
                     self.elect(now);
                     self.announcer.reannounce(now);
@@ -296,7 +305,19 @@ impl Process {
         self.cluster.leave(now);
     }
 
+    /// A thousand members that find each other are a million reasons to elect: while a large cluster starts, one election
+    /// answers those of some time.
+    fn elect_soon(&mut self, now: Instant) {
+        let starts = now < self.started + STARTS_FOR && self.cluster.members().nodes.len() > MANY;
+        if starts {
+            self.elects_at.get_or_insert(now + ELECTS_EVERY);
+        } else {
+            self.elect(now);
+        }
+    }
+
     fn elect(&mut self, now: Instant) {
+        self.elects_at = None;
         self.pipeline.handle_members(self.cluster.members().clone());
         self.owned = self.pipeline.owned();
         self.announcer.handle_duties(self.pipeline.duties(), now);
@@ -351,6 +372,11 @@ const KUBELET: u16 = 10250;
 /// The speaker's defaults.
 const RESTART_GRACE: Duration = Duration::from_secs(60);
 const FAILBACK: Duration = Duration::from_secs(30);
+/// Chosen: a cluster whose starting is worth watching has fewer nodes, and is whole within this time.
+const MANY: usize = 200;
+const STARTS_FOR: Duration = Duration::from_secs(5);
+/// Chosen: a hundred elections of each speaker until then.
+const ELECTS_EVERY: Duration = Duration::from_millis(50);
 /// For how long a speaker that was told to end waits until everybody knows.
 const HANDOVER: Duration = Duration::from_millis(500);
 /// Milliseconds since the epoch; any time long after it does.
