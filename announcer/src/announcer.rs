@@ -137,6 +137,13 @@ struct Served {
     /// When a station showed first since then that it sends to this node, and which.
     acknowledged: Option<(Instant, MacAddr)>,
     answers: u64,
+    /// Few addresses have one, and there may be ten thousand.
+    contest: Option<Box<Contest>>,
+}
+
+/// What others claim of an owned address.
+#[derive(Debug, Default)]
+struct Contest {
     foreign_claims: u64,
     /// The last foreign claim that became an event.
     claimed: Option<(Instant, MacAddr, Claimant)>,

@@ -141,6 +141,8 @@ impl Inquiries {
 
 impl Inquiry {
     fn ask_too(&mut self, ip: ServiceIp, question: Question, queue: &mut Queue<ROUNDS>, now: Instant) {
+        // Of thousands of addresses each has one station that asked.
+        self.missing.reserve_exact(1);
         self.missing.push(Missing { question, asked: 0 });
         queue.remove(ip, self.next);
         self.next.due = self.next.due.min(now);

@@ -197,6 +197,21 @@ impl<'init> Lab<'init> {
         node.namespace.remove_address(node.cable.card, ip)
     }
 
+    /// Tells a node's kernel for good where the client is: it answers the client even when its neighbour table, which all
+    /// namespaces of the machine share, is full.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node or its kernel refuses.
+    pub fn introduce_client(&self, node: &NodeName) -> Result<(), LabError> {
+        let node = self.node(node)?;
+        let Host { v4, v6, mac, .. } = Host::CLIENT;
+        for ip in [IpAddr::V4(v4), IpAddr::V6(v6)] {
+            node.namespace.add_neighbour(node.cable.card, ip, mac)?;
+        }
+        Ok(())
+    }
+
     /// Makes an address local to a node without putting it on its network card: the node takes packets to it, and its
     /// kernel answers for it neither by ARP nor by neighbour discovery.
     ///

@@ -184,7 +184,6 @@ impl Scenario {
     pub(crate) fn undo(self, fleet: &mut Fleet<'_>, victim: &NodeName) -> Result<()> {
         match self {
             Self::Rest
-            | Self::LinkFlap
             | Self::Kill
             | Self::Term
             | Self::Freeze
@@ -192,6 +191,8 @@ impl Scenario {
             | Self::TermAll
             | Self::Heal
             | Self::Undrain => {}
+            // Only then is the node itself again.
+            Self::LinkFlap => thread::sleep(BELIEVED_WITHIN),
             // The owner is to be free to defend itself in the next trial.
             Self::Conflict => thread::sleep(DEFEND_INTERVAL),
             Self::Crash | Self::KillThenCrash | Self::TermThenCrash | Self::UplinkDown => {
@@ -241,3 +242,5 @@ const BETWEEN_CLAIMS: Duration = Duration::from_secs(1);
 /// Five losses and returns of the carrier within two seconds.
 const FLAPS: u32 = 5;
 const FLAP: Duration = Duration::from_millis(200);
+/// After the fifth loss in a row a carrier is believed 8 s later; chosen with room for a machine under load.
+const BELIEVED_WITHIN: Duration = Duration::from_secs(10);

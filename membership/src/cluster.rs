@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use garpike_election::{Members, NodeName, NodeState};
+use garpike_election::{Member, Members, NodeName, NodeState};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -97,6 +97,10 @@ pub struct Cluster {
     members: Members,
     /// Something happened that may have changed `members`.
     stale: bool,
+    /// The members that have said something new, while nothing else happened.
+    said: BTreeSet<NodeName>,
+    /// Whether the whole cluster was starting when `members` was counted.
+    founding: bool,
     traffic: Traffic,
     transmits: VecDeque<Transmit>,
     requests: VecDeque<Request>,
@@ -169,6 +173,8 @@ impl Cluster {
             now,
             members: Members { local: config.local.clone(), nodes: BTreeMap::new() },
             stale: false,
+            said: BTreeSet::new(),
+            founding: false,
             traffic: Traffic::default(),
             transmits: VecDeque::new(),
             requests: VecDeque::new(),
@@ -454,6 +460,11 @@ impl Cluster {
         }
     }
 
+    /// Whether every member has said something; with thousands that join it is asked thousands of times.
+    fn all_have_spoken(&self) -> bool {
+        self.book.len() >= self.peers.len() && self.members_without_facts().next().is_none()
+    }
+
     fn members_without_facts(&self) -> impl Iterator<Item = &Identity> {
         self.peers.iter().map(|peer| &peer.identity).filter(|identity| self.book.of(identity).is_none())
     }
@@ -464,14 +475,7 @@ impl Cluster {
 
     fn count_members(&self) -> Members {
         let local = self.config.local.clone();
-        let founding = self.is_founding();
-        let member = |peer: &peers::Peer| {
-            let mut member = peer.describe(self.book.of(&peer.identity));
-            if founding && member.state == NodeState::Joining {
-                member.state = NodeState::Ready;
-            }
-            (peer.identity.name.clone(), member)
-        };
+        let member = |peer: &peers::Peer| (peer.identity.name.clone(), self.describe(peer));
         let mut nodes: BTreeMap<_, _> = self.peers.iter().map(member).collect();
         if self.counts_itself() {
             let mut ourselves = peers::describe(&self.own);
@@ -481,6 +485,14 @@ impl Cluster {
             nodes.insert(local.clone(), ourselves);
         }
         Members { local, nodes }
+    }
+
+    fn describe(&self, peer: &peers::Peer) -> Member {
+        let mut member = peer.describe(self.book.of(&peer.identity));
+        if self.founding && member.state == NodeState::Joining {
+            member.state = NodeState::Ready;
+        }
+        member
     }
 
     /// Whether the whole cluster is only starting. Then the first one to be ready does not take what belongs to those who

@@ -205,6 +205,11 @@ impl FactsBook {
         self.0.get(&identity.name).filter(|facts| facts.author.process == identity.process)
     }
 
+    /// Of how many nodes something is known.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Facts> {
         self.0.values()
     }

@@ -2,7 +2,7 @@
 //!
 //! | who claims it | what is done |
 //! |---|---|
-//! | a living member | asked 300 ms later; if it still answers, a foreign speaker runs there and gets the address |
+//! | a living member | asked 300 ms later; if it still answers, a foreign speaker runs there and gets the address. Until then the address is answered, and not announced if the member ranks first: it may know what this node is about to learn |
 //! | a node taken for dead | the better rank keeps it and announces once, the other falls silent while the better answers |
 //! | a gateway that answers for everybody | told; nothing else |
 //! | anybody else | told, and defended by one announcement in 10 s |
@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use garpike_election::{IfIndex, MacAddr, ServiceIp};
 use ipnet::IpNet;
 
-use super::{Announcer, Because, CLAIM_EVENT_INTERVAL, Claimant, Event, Frame, OUTBOX_DEPTH, push_event};
+use super::{Announcer, Because, CLAIM_EVENT_INTERVAL, Claimant, Event, Frame, FrameKind, OUTBOX_DEPTH, push_event};
 use crate::campaigns::Shot;
 use crate::duties::Standing;
+use crate::schedule::Reach;
 use crate::wire::{Arp, ArpOperation, Claim, Ethernet, Message};
 
 impl Announcer {
@@ -34,8 +35,9 @@ impl Announcer {
         let Some(served) = self.served.get_mut(&ip).filter(|served| silent || served.ports.contains(&interface)) else {
             return false;
         };
-        served.foreign_claims += 1;
-        served.heard = Some((now, claim.mac));
+        let contest = served.contest.get_or_insert_default();
+        contest.foreign_claims += 1;
+        contest.heard = Some((now, claim.mac));
         if self.is_anycast(interface, message) {
             return true;
         }
@@ -50,7 +52,12 @@ impl Announcer {
             return true;
         }
         match claimant {
-            Claimant::Member(node) => self.dispute(ip, node, claim.mac, now),
+            Claimant::Member(node) => {
+                if self.peers.outranks_by_claiming(&node, ip) {
+                    self.fall_quiet(ip);
+                }
+                self.dispute(ip, node, claim.mac, now);
+            }
             Claimant::Dead(node) if self.peers.outranks(&node, ip) => {
                 self.withhold(ip, Because::Outranked(node), claim.mac, now);
             }
@@ -76,7 +83,7 @@ impl Announcer {
             self.tend_sentinels(now);
         } else if self.may_defend(ip, SETTLE_INTERVAL, now) && self.end_dispute(ip, &node) {
             // If the other one goes on all the same, its next claim begins another dispute.
-            self.defend(ip, SETTLE_INTERVAL, now);
+            self.speak_up(ip, now);
         }
     }
 
@@ -105,12 +112,13 @@ impl Announcer {
 
     fn tell_claim(&mut self, interface: IfIndex, ip: ServiceIp, mac: MacAddr, by: &Claimant, now: Instant) {
         let (Some(served), Some(port)) = (self.served.get_mut(&ip), self.ports.get(&interface)) else { return };
-        if served.claimed.as_ref().is_some_and(|(last, _, _)| now < *last + CLAIM_EVENT_INTERVAL) {
+        let contest = served.contest.get_or_insert_default();
+        if contest.claimed.as_ref().is_some_and(|(last, _, _)| now < *last + CLAIM_EVENT_INTERVAL) {
             return;
         }
         let event = Event::Claimed { ip, mac, interface: port.name.clone(), by: by.clone() };
         if push_event(&mut self.events, event) {
-            served.claimed = Some((now, mac, by.clone()));
+            contest.claimed = Some((now, mac, by.clone()));
         }
     }
 
@@ -120,7 +128,7 @@ impl Announcer {
             return;
         }
         let Some(served) = self.served.get_mut(&ip) else { return };
-        served.defended = Some(now);
+        served.contest.get_or_insert_default().defended = Some(now);
         let shots: Vec<Shot> = match (ip.v4(), ip.v6()) {
             (Some(ip), _) => [ArpOperation::Request, ArpOperation::Reply].map(|form| Shot::Arp(form, ip)).to_vec(),
             (None, ip) => ip.into_iter().map(Shot::Advertisement).collect(),
@@ -131,9 +139,42 @@ impl Announcer {
         }
     }
 
+    /// Announces the address no more until [`Announcer::speak_up`]: it would come and go with each announcement.
+    fn fall_quiet(&mut self, ip: ServiceIp) {
+        for index in self.served.get(&ip).into_iter().flat_map(|served| &served.ports) {
+            if let Some(port) = self.ports.get_mut(index) {
+                port.campaigns.cancel(ip);
+            }
+        }
+        self.outbox.retain(|frame| frame.kind != FrameKind::Announcement || frame.ip != ip.addr());
+    }
+
+    /// Announces an address that is disputed no more: neighbours may have believed the other one.
+    pub(super) fn speak_up(&mut self, ip: ServiceIp, now: Instant) {
+        if !self.end_quiet(ip, now) {
+            self.defend(ip, SETTLE_INTERVAL, now);
+        } else if let Some(served) = self.served.get_mut(&ip) {
+            served.contest.get_or_insert_default().defended = Some(now);
+        }
+    }
+
+    /// Begins the announcements anew if they had ended for a dispute, and tells whether.
+    pub(super) fn end_quiet(&mut self, ip: ServiceIp, now: Instant) -> bool {
+        let turn = self.askers.turn(ip, now);
+        let mut was_quiet = false;
+        for index in self.served.get(&ip).into_iter().flat_map(|served| &served.ports) {
+            if let Some(port) = self.ports.get_mut(index).filter(|port| !port.campaigns.knows(ip)) {
+                port.campaigns.start(ip, Reach::Long, turn, now);
+                was_quiet = true;
+            }
+        }
+        was_quiet
+    }
+
     fn may_defend(&self, ip: ServiceIp, interval: Duration, now: Instant) -> bool {
         self.served.get(&ip).is_some_and(|served| {
-            let late = served.defended.is_none_or(|last| now >= last + interval);
+            let defended = served.contest.as_ref().and_then(|contest| contest.defended);
+            let late = defended.is_none_or(|last| now >= last + interval);
             late && self.outbox.len() + 2 * served.ports.len() <= OUTBOX_DEPTH
         })
     }

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use garpike_election::{IfIndex, InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
 
-use super::conflict::SETTLE_INTERVAL;
 use super::{Announcer, Claimant, Event, Frame, FrameKind, OUTBOX_DEPTH, Port, push_event};
 use crate::duties::Standing;
 use crate::schedule::Reach;
@@ -175,8 +174,12 @@ impl Announcer {
             })
             .collect();
         for ip in settled {
-            let doubt = self.doubts.remove(ip);
-            free.extend(doubt.filter(|doubt| doubt.because.silences() && owned.contains_key(&ip)).map(|_| ip));
+            let Some(doubt) = self.doubts.remove(ip).filter(|_| owned.contains_key(&ip)) else { continue };
+            if doubt.because.silences() {
+                free.push(ip);
+            } else {
+                self.end_quiet(ip, now);
+            }
         }
         for ip in untried.iter().filter(|ip| !self.owned.contains_key(ip) && owned.contains_key(ip)) {
             self.doubts.insert(*ip, Because::Untried, None, now);
@@ -274,9 +277,8 @@ impl Announcer {
                 if doubt.because.silences() {
                     self.resume(ip, now);
                 } else {
-                    // Neighbours may have believed it.
                     self.doubts.remove(ip);
-                    self.defend(ip, SETTLE_INTERVAL, now);
+                    self.speak_up(ip, now);
                 }
                 continue;
             }

@@ -86,7 +86,8 @@ impl Announcer {
             let Some((to, served)) = successor(ip).zip(self.served.get(ip)) else { continue };
             let ports = served.ports.iter().filter_map(|index| Some((*index, self.ports.get(index)?.mac)));
             let macs: BTreeMap<_, _> = ports.collect();
-            if !macs.is_empty() && !claimed(served.heard, &to) {
+            let heard = served.contest.as_ref().and_then(|contest| contest.heard);
+            if !macs.is_empty() && !claimed(heard, &to) {
                 self.handover.insert(*ip, Leaving { to, macs, until: now + GIVE_UP_AFTER });
             }
         }

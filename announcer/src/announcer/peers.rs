@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use garpike_election::{Desired, MacAddr, Member, Members, NodeName, Presence, ServiceIp, elect, score};
+use garpike_election::{
+    Desired, InterfaceName, MacAddr, Member, Members, NodeName, Presence, Selection, ServiceIp, elect, score,
+};
 
 use crate::duties::{Peer, Standing};
 
@@ -103,10 +105,25 @@ impl Peers {
     /// Whether `rival` is to have the address rather than this node, if both were alive. Two nodes that ask this of each
     /// other with the same facts get opposite answers.
     pub(super) fn outranks(&self, rival: &NodeName, ip: ServiceIp) -> bool {
+        self.ranks_before(rival, ip, |member| member.interfaces)
+    }
+
+    /// The same of a member that is heard to claim the address: it has an interface for that, even if it has not said so yet.
+    pub(super) fn outranks_by_claiming(&self, rival: &NodeName, ip: ServiceIp) -> bool {
+        self.ranks_before(rival, ip, |_| Selection::All)
+    }
+
+    fn ranks_before(
+        &self,
+        rival: &NodeName,
+        ip: ServiceIp,
+        interfaces: impl Fn(Member) -> Selection<InterfaceName>,
+    ) -> bool {
         let Some(local) = &self.local else { return false };
         let here = |node: &NodeName| {
-            let member = Member { presence: Presence::Here, ..self.member(node)?.clone() };
-            Some((node.clone(), member))
+            let member = self.member(node)?.clone();
+            let interfaces = interfaces(member.clone());
+            Some((node.clone(), Member { presence: Presence::Here, interfaces, ..member }))
         };
         let nodes = [local, rival].into_iter().filter_map(here).collect();
         let address = self.desired.addresses.get(&ip).map(|address| (ip, address.clone()));

@@ -117,6 +117,7 @@ impl Announcer {
                 let after = served.gained.map_or(Duration::ZERO, |gained| at.saturating_duration_since(gained));
                 Acknowledgement { mac, after_ms: milliseconds(after) }
             };
+            let claimed = served.contest.as_ref().and_then(|contest| contest.claimed.as_ref());
             let status = AddressStatus {
                 interfaces: ports().map(|port| port.name.clone()).collect(),
                 announcing: next.is_some(),
@@ -125,9 +126,9 @@ impl Announcer {
                 acknowledged: served.acknowledged.map(acknowledgement),
                 unacknowledged: progress.into_iter().flat_map(|progress| progress.missing).collect(),
                 answers: served.answers,
-                foreign_claims: served.foreign_claims,
-                claimed_by: served.claimed.as_ref().map(|(_, mac, _)| *mac),
-                claimed_by_kind: served.claimed.as_ref().map(|(_, _, by)| by.kind()),
+                foreign_claims: served.contest.as_ref().map_or(0, |contest| contest.foreign_claims),
+                claimed_by: claimed.map(|(_, mac, _)| *mac),
+                claimed_by_kind: claimed.map(|(_, _, by)| by.kind()),
                 doubt: self.doubts.of(*ip).map(|(because, mac)| DoubtStatus {
                     reason: because.reason(),
                     mac,

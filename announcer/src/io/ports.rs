@@ -10,7 +10,7 @@ use garpike_election::IfIndex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
+use super::packet_socket::{Batch, EtherType, OpenSocketError, PacketSocket, Received};
 use crate::announcer::Frame;
 use crate::filter::Filter;
 
@@ -46,7 +46,6 @@ pub(super) enum Reception<'a> {
     Stale,
     /// A frame that is not this interface's own.
     OtherInterface,
-    Empty,
 }
 
 impl Ports {
@@ -101,19 +100,19 @@ impl Ports {
         refused
     }
 
-    /// Sends a frame on its interface.
-    pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
-        let channel = if frame.ip.is_ipv4() { Channel::Arp } else { Channel::Ndp };
-        self.send_by(Key { interface: frame.interface, channel }, &frame.bytes)
+    /// Sends frames that leave by the same socket, and gives how many; when it is not all of them, the next one fails.
+    pub(super) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
+        let Some(key) = frames.first().map(Key::of) else { return Ok(0) };
+        self.socket(key)?.send_all(frames.iter().map(|frame| &*frame.bytes))
     }
 
     /// Sends a frame that carries a datagram.
     pub(super) fn send_datagram(&self, interface: IfIndex, frame: &[u8]) -> io::Result<()> {
-        self.send_by(Key { interface, channel: Channel::Datagrams }, frame)
+        self.socket(Key { interface, channel: Channel::Datagrams })?.send(frame)
     }
 
-    fn send_by(&self, key: Key, bytes: &[u8]) -> io::Result<()> {
-        self.sockets.get(&key).ok_or(io::ErrorKind::NotConnected)?.get_ref().send(bytes)
+    fn socket(&self, key: Key) -> io::Result<&PacketSocket> {
+        Ok(self.sockets.get(&key).ok_or(io::ErrorKind::NotConnected)?.get_ref())
     }
 
     /// The next socket that may have frames; the sockets take turns.
@@ -128,17 +127,34 @@ impl Ports {
         Poll::Pending
     }
 
-    /// Takes a frame from a socket, when the wall clock says `now`.
-    pub(super) fn receive<'a>(&self, key: Key, buffer: &'a mut [u8], now: SystemTime) -> io::Result<Reception<'a>> {
-        let Some(socket) = self.sockets.get(&key) else { return Ok(Reception::Empty) };
-        match socket.try_io(Interest::READABLE, |socket| socket.receive(buffer)) {
-            Ok(Some(Received { came, .. })) if is_stale(came, now) => Ok(Reception::Stale),
-            Ok(Some(Received { frame, .. })) => Ok(Reception::Frame(frame)),
-            Ok(None) => Ok(Reception::OtherInterface),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Reception::Empty),
-            Err(error) => Err(error),
+    /// Takes the frames that a socket has, none if it has none.
+    pub(super) fn receive(&self, key: Key, batch: &mut Batch) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(&key) else {
+            batch.clear();
+            return Ok(());
+        };
+        match socket.try_io(Interest::READABLE, |socket| socket.receive_all(batch)) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+impl Key {
+    /// By which socket a frame leaves.
+    pub(super) fn of(frame: &Frame) -> Self {
+        let channel = if frame.ip.is_ipv4() { Channel::Arp } else { Channel::Ndp };
+        Self { interface: frame.interface, channel }
+    }
+}
+
+/// What the frames of a batch are when the wall clock says `now`.
+pub(super) fn receptions(batch: &Batch, now: SystemTime) -> impl Iterator<Item = Reception<'_>> {
+    batch.frames().map(move |received| match received {
+        Some(Received { came, .. }) if is_stale(came, now) => Reception::Stale,
+        Some(Received { frame, .. }) => Reception::Frame(frame),
+        None => Reception::OtherInterface,
+    })
 }
 
 fn open(key: Key, filter: &Filter) -> Result<AsyncFd<PacketSocket>, OpenSocketError> {

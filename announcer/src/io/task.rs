@@ -12,6 +12,7 @@
 //! may be dropped at any point; the node is then silent.
 
 mod failures;
+mod traffic;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -30,10 +31,10 @@ use super::gateways::watch_gateways;
 use super::groups::{Groups, Progress, is_out_of_memory};
 use super::interfaces::watch_links;
 use super::netlink::Lost;
-use super::packet_socket::{OpenSocketError, PacketSocket};
-use super::ports::{Channel, Key, Ports, Reception};
+use super::packet_socket::{Batch, OpenSocketError, PacketSocket};
+use super::ports::Ports;
 use super::troubles::{Operation, Place, Troubles};
-use crate::announcer::{Announcer, Config, Datagram, Event, Frame, FrameKind, Status};
+use crate::announcer::{Announcer, Config, Datagram, Event, Frame, Status};
 use crate::duties::Duties;
 use crate::filter::Filter;
 use crate::links::LinkSet;
@@ -41,8 +42,6 @@ use crate::metrics;
 use crate::prefixes::MAX_PREFIXES;
 use crate::stations::Gateways;
 use crate::surroundings::Surroundings;
-
-use failures::Room;
 
 /// The announcer with its sockets, ready to [`Task::run`].
 #[derive(Debug)]
@@ -64,6 +63,8 @@ pub struct Task {
     /// How many prefixes of each family the filters may hold.
     most_prefixes: usize,
     counts: Counts,
+    /// Frames that are being sent; kept for its room.
+    outgoing: Vec<Frame>,
     /// Announcements that the kernel had no room for.
     unsent: VecDeque<Frame>,
     /// When to try `unsent` again.
@@ -150,6 +151,7 @@ impl Task {
             troubles: Troubles::default(),
             most_prefixes: MAX_PREFIXES,
             counts: Counts::default(),
+            outgoing: Vec::with_capacity(Batch::MOST),
             unsent: VecDeque::new(),
             resend_at: None,
             reopen_at: None,
@@ -173,6 +175,7 @@ impl Task {
         monitor.spawn(watch_links(link_sender, lost_sender.clone()));
         monitor.spawn(watch_gateways(gateway_sender, lost_sender));
         self.duties.mark_changed();
+        let mut batch = Batch::new();
         loop {
             let deadline = self.deadline();
             let timer = async {
@@ -208,7 +211,7 @@ impl Task {
                     return Err(TaskError::Monitor(ended.and_then(Result::err)));
                 }
                 () = timer => self.handle_timeout(now()),
-                key = poll_fn(|cx| self.ports.poll_readable(cx)) => self.handle_readable(key).await,
+                key = poll_fn(|cx| self.ports.poll_readable(cx)) => self.handle_readable(key, &mut batch).await,
             }
         }
     }
@@ -269,49 +272,6 @@ impl Task {
         self.flush(now);
     }
 
-    async fn handle_readable(&mut self, key: Key) {
-        self.publish_counters(now());
-        self.read(key).await;
-        self.flush(now());
-    }
-
-    /// Handles a batch of frames, each of them up to its answer, so that this does not wait for the rest.
-    async fn read(&mut self, key: Key) {
-        let mut buffer = [0; FRAME_BUFFER_LEN];
-        let mut held_up = false;
-        for _ in 0..BATCH {
-            match self.ports.receive(key, &mut buffer, wall_clock()) {
-                Ok(Reception::Frame(frame)) if key.channel == Channel::Datagrams => {
-                    match self.announcer.unwrap_datagram(key.interface, frame) {
-                        Ok(datagram) => {
-                            metrics::datagram_heard();
-                            self.tell(Heard::Datagram(datagram));
-                        }
-                        Err(undelivered) => metrics::datagram_dropped(undelivered.reason()),
-                    }
-                }
-                Ok(Reception::Frame(frame)) => {
-                    if std::mem::take(&mut held_up) {
-                        self.learn_what_was_missed().await;
-                    }
-                    let now = now();
-                    if let Err(unanswered) = self.announcer.handle_frame(key.interface, frame, now) {
-                        self.counts.frame_unanswered(unanswered.reason());
-                    }
-                    self.transmit(now);
-                }
-                Ok(Reception::Stale) if key.channel == Channel::Datagrams => metrics::datagram_dropped(STALE),
-                Ok(Reception::Stale) => {
-                    held_up = true;
-                    self.counts.frame_unanswered(STALE);
-                }
-                Ok(Reception::OtherInterface) => self.counts.frame_unanswered("other_interface"),
-                Ok(Reception::Empty) => return,
-                Err(error) => return self.handle_failure(key.interface, Operation::Receive, &error, now()),
-            }
-        }
-    }
-
     /// Lets the rest of the process read what others have said while it was held up, before the next frame is answered.
     async fn learn_what_was_missed(&mut self) {
         for _ in 0..TURNS_OF_OTHERS {
@@ -325,14 +285,7 @@ impl Task {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.announcer.handle_timeout(now);
-        if self.resend_at.take_if(|at| *at <= now).is_some() {
-            for _ in 0..self.unsent.len() {
-                let Some(frame) = self.unsent.pop_front() else { break };
-                if self.announcer.still_wants(&frame) {
-                    self.send(frame, now);
-                }
-            }
-        }
+        self.resend(now);
         if self.reopen_at.take_if(|at| *at <= now).is_some() {
             self.follow(now);
         }
@@ -340,7 +293,7 @@ impl Task {
             self.join_groups(now);
         }
         if self.publish_at.take_if(|at| *at <= now).is_some() {
-            self.status.send_replace(self.picture(now));
+            self.publish(now);
         }
         self.flush(now);
     }
@@ -415,13 +368,6 @@ impl Task {
         }
     }
 
-    /// Sends what the core has ready.
-    fn transmit(&mut self, now: Instant) {
-        while let Some(frame) = self.announcer.poll_transmit() {
-            self.send(frame, now);
-        }
-    }
-
     /// Sends and tells everything that the core has ready.
     fn flush(&mut self, now: Instant) {
         self.transmit(now);
@@ -463,19 +409,6 @@ impl Task {
         }
     }
 
-    fn send_datagram(&mut self, datagram: &Datagram) {
-        let (interface, frame) = match self.announcer.wrap_datagram(datagram) {
-            Ok(wrapped) => wrapped,
-            Err(undelivered) => return metrics::datagram_dropped(undelivered.reason()),
-        };
-        match self.ports.send_datagram(interface, &frame) {
-            Ok(()) => self.counts.frame_sent("datagram"),
-            Err(error) => {
-                self.handle_send_failure(interface, &error, now());
-            }
-        }
-    }
-
     /// Traffic alone changes only the counters of the picture, whose cost grows with the number of addresses.
     fn publish_counters(&mut self, now: Instant) {
         let thousands = u32::try_from(self.announcer.owned_count() / 1000).unwrap_or(u32::MAX);
@@ -485,20 +418,6 @@ impl Task {
     fn publish_within(&mut self, interval: Duration, now: Instant) {
         let at = now + interval;
         self.publish_at = Some(self.publish_at.map_or(at, |earlier| earlier.min(at)));
-    }
-
-    fn send(&mut self, frame: Frame, now: Instant) {
-        let Err(error) = self.ports.send(&frame) else {
-            self.counts.frame_sent(frame.kind.as_str());
-            self.publish_counters(now);
-            return;
-        };
-        // An asker asks again. Where an interface is down or gone, its return begins the announcements anew.
-        let room = self.handle_send_failure(frame.interface, &error, now);
-        if room == Room::Full && frame.kind == FrameKind::Announcement && self.unsent.len() < UNSENT_DEPTH {
-            self.unsent.push_back(frame);
-            self.resend_at.get_or_insert(now + RESEND_INTERVAL);
-        }
     }
 }
 
@@ -512,25 +431,14 @@ fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// The reason for which a frame that has waited for too long is dropped.
-const STALE: &str = "stale";
 /// Chosen: the membership reads up to five times, the speaker elects, each in a turn of its own, with room.
 const TURNS_OF_OTHERS: usize = 16;
-/// The longest frame that is looked at, in bytes: one of the usual MTU. Neighbour discovery with more options than fit
-/// is counted as truncated.
-const FRAME_BUFFER_LEN: usize = 2048;
-/// Chosen: frames that are handled before the other inputs get their turn, well under a millisecond.
-const BATCH: usize = 64;
 /// Chosen: a burst of events for several hundred addresses, while the receiver is busy for a moment.
 const EVENT_DEPTH: usize = 1024;
 /// Chosen: commands are rare, and one more `Reannounce` in the queue adds nothing.
 const COMMAND_DEPTH: usize = 8;
 /// Chosen: a few for each member that is checked at a time; what a flood brings beyond that is lost, as on the wire.
 const DATAGRAM_DEPTH: usize = 256;
-/// Chosen: half a second at the full rate of announcements; the schedule repeats them anyway.
-const UNSENT_DEPTH: usize = 4096;
-/// Chosen: the time in which a gigabit link sends some thousand frames.
-const RESEND_INTERVAL: Duration = Duration::from_millis(5);
 /// Chosen: soon enough for whoever mends it, seldom enough to cost nothing.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Chosen: one for each monitor; what is lost is counted the next time.

@@ -125,6 +125,13 @@ impl Namespace {
         })
     }
 
+    /// Tells an interface where a neighbour is, for good.
+    pub(super) fn add_neighbour(&self, index: IfIndex, ip: IpAddr, mac: MacAddr) -> Result<(), LabError> {
+        self.request(format!("note that {ip} is at {mac} on link {index}"), move |netlink| async move {
+            netlink.neighbours().add(index.0, ip).link_layer_address(&mac.0).replace().execute().await
+        })
+    }
+
     /// Takes an address away.
     pub(super) fn remove_address(&self, index: IfIndex, ip: IpAddr) -> Result<(), LabError> {
         self.request(format!("remove {ip} from link {index}"), move |netlink| async move {

@@ -87,6 +87,9 @@ fn compare(
     for ip in &few {
         rig.lab.add_address(kernel, *ip)?;
     }
+    // A kernel answers only whom it can note as a neighbour. The speaker asks the client from each of its addresses; thousands
+    // of them fill the table of the machine (1024 entries by default).
+    rig.lab.introduce_client(kernel)?;
     let pid = yardstick.start(&mut rig.lab, minimal, protocol)?;
     let mac = |node: &NodeName| rig.lab.host(node).map(|host: Host| host.mac);
     let mut responders = [

@@ -4,9 +4,10 @@
 //! holds it, whatever else is known. Who is asked in vain is asked with another key the next time, so that two nodes find
 //! each other if they share any.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use garpike_election::NodeName;
 use tracing::info;
 
 use super::Cluster;
@@ -93,10 +94,31 @@ impl Cluster {
         let dead = self.peers.iter_dead().map(|dead| &dead.identity);
         let told = |identity: &Identity| Some((identity.process, keys_of(self.book.of(identity)?)));
         self.keys.told = living.chain(dead).filter_map(told).collect();
-        let members: Vec<Option<&[KeyId]>> =
-            self.peers.iter().map(|peer| self.keys.told.get(&peer.identity.process).map(Vec::as_slice)).collect();
-        let changed = self.config.sealing.handle_members(&members, self.now);
-        self.tell_keys_if(changed);
+        self.judge_keys();
+    }
+
+    /// The same when these have said something new.
+    pub(super) fn review_keys_of(&mut self, said: &BTreeSet<NodeName>) {
+        let mut changed = false;
+        for name in said {
+            let living = self.peers.get(name).map(|peer| &peer.identity);
+            let Some(identity) = living.or_else(|| Some(&self.peers.dead(name)?.identity)) else { continue };
+            let Some(keys) = self.book.of(identity).map(keys_of) else { continue };
+            changed |= self.keys.told.get(&identity.process) != Some(&keys);
+            self.keys.told.insert(identity.process, keys);
+        }
+        if changed {
+            self.judge_keys();
+        }
+    }
+
+    fn judge_keys(&mut self) {
+        if self.config.sealing.keyring().is_some() {
+            let members: Vec<Option<&[KeyId]>> =
+                self.peers.iter().map(|peer| self.keys.told.get(&peer.identity.process).map(Vec::as_slice)).collect();
+            let changed = self.config.sealing.handle_members(&members, self.now);
+            self.tell_keys_if(changed);
+        }
         metrics::keys(&self.config.sealing);
     }
 

@@ -16,6 +16,7 @@ use crate::deliveries::{Deliveries, Item};
 use crate::envelope::DATAGRAM_MAX;
 use crate::facts::{Facts, News};
 use crate::message::{FactsHeld, Message};
+use crate::peers::Peer;
 use crate::session::{Answered, Held};
 use crate::suspicion::Suspicions;
 use crate::swim::{Spread, Swim};
@@ -255,12 +256,16 @@ impl Cluster {
         let before = self.members.nodes.get(&author.name).cloned();
         self.compare_gateways(&facts);
         if self.book.learn(facts) == News::Yes {
-            self.stale = true;
             if self.is_news(&author) {
+                self.stale = true;
                 // It speaks before foca has heard of it.
                 self.swim.introduce(std::iter::once(author), Spread::Further);
             } else {
+                let is_here = |cluster: &Self| cluster.peers.get(&author.name).map(Peer::is_here);
+                let was_here = is_here(self);
                 self.follow_facts(&author.name, before);
+                self.stale |= is_here(self) != was_here;
+                self.said.insert(author.name);
             }
         }
     }

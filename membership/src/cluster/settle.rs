@@ -154,29 +154,68 @@ impl Cluster {
         if self.twin.is_some() && self.members.nodes.contains_key(&self.config.local) != self.counts_itself() {
             self.stale = true;
         }
+        let said = mem::take(&mut self.said);
         if !mem::take(&mut self.stale) {
+            if !said.is_empty() {
+                self.review_said(&said);
+            }
             return;
         }
         self.review_keys();
-        if self.phase == Phase::Joining {
-            let (names, addrs) = self.active_names_and_addrs();
-            // A member that has not spoken for itself yet would seem to rank behind us, and one that does not know that we
-            // join would take us for one that has been there.
-            let known = self.members_without_facts().next().is_none() && !self.deliveries.has_facts();
-            if known && self.seeds.missing(&names, &addrs).is_empty() {
-                self.become_ready();
-                return self.settle();
-            }
+        if self.has_found_all() {
+            self.become_ready();
+            return self.settle();
         }
-        if self.members_without_facts().next().is_some() {
-            self.timers.set_if_unset(Own::MissingFacts, self.now + ASK_FACTS_EVERY);
-        }
+        self.ask_who_has_not_spoken();
         self.follow_members();
+        self.founding = self.is_founding();
         let members = self.count_members();
         if members != self.members {
             self.members = members;
             metrics::members(self.members.nodes.len());
             self.push_event(Event::MembersChanged);
+        }
+    }
+
+    /// The same when some members have said something, and who they are and whether they are here is as it was: it costs
+    /// no look at the others.
+    fn review_said(&mut self, said: &BTreeSet<NodeName>) {
+        self.review_keys_of(said);
+        if self.has_found_all() {
+            self.become_ready();
+            return self.settle();
+        }
+        if self.is_founding() != self.founding {
+            self.stale = true;
+            return self.review_members();
+        }
+        self.ask_who_has_not_spoken();
+        let mut changed = false;
+        for name in said {
+            let Some(member) = self.peers.get(name).map(|peer| self.describe(peer)) else { continue };
+            if self.members.nodes.get(name) != Some(&member) {
+                self.members.nodes.insert(name.clone(), member);
+                changed = true;
+            }
+        }
+        if changed {
+            self.push_event(Event::MembersChanged);
+        }
+    }
+
+    /// Whether this node, which joins, knows everybody. A member that has not spoken for itself yet would seem to rank behind
+    /// us, and one that does not know that we join would take us for one that has been there.
+    fn has_found_all(&self) -> bool {
+        if self.phase != Phase::Joining || !self.all_have_spoken() || self.deliveries.has_facts() {
+            return false;
+        }
+        let (names, addrs) = self.active_names_and_addrs();
+        self.seeds.missing(&names, &addrs).is_empty()
+    }
+
+    fn ask_who_has_not_spoken(&mut self) {
+        if !self.all_have_spoken() {
+            self.timers.set_if_unset(Own::MissingFacts, self.now + ASK_FACTS_EVERY);
         }
     }
 

@@ -324,6 +324,27 @@ fn a_member_whose_view_was_late_for_a_moment_is_no_foreign_speaker() {
 }
 
 #[test]
+fn an_address_that_a_member_claims_which_ranks_first_is_not_announced_meanwhile() {
+    let first = better_of_two(V4);
+    for (owner, rival) in [(first, 1 - first), (1 - first, first)] {
+        let mut segment = Segment::of(2);
+        segment.set_all(&World::new(2, &[]));
+        segment.set(owner, World::new(2, &[(V4, owner)]).duties(owner));
+        segment.run_for(20);
+        let claimed = segment.now;
+        segment.send(0, &claim_by(mac(rival), V4), None);
+        segment.run_for(280);
+        assert_eq!(segment.ask(V4), BTreeSet::from([mac(owner)]), "it is answered all the time");
+        let announced = segment.sent(owner, FrameKind::Announcement, claimed);
+        assert_eq!(announced.is_empty(), owner != first, "{announced:?}");
+
+        segment.run_for(5000);
+        let announced = segment.sent(owner, FrameKind::Announcement, claimed);
+        assert!(announced.len() > 4, "nobody else answered: {announced:?}");
+    }
+}
+
+#[test]
 fn the_kernels_of_several_members_are_no_foreign_speaker() {
     let (mut segment, _) = owned_by_node_0(&[V4]);
     segment.others = BTreeMap::from([1, 2].map(|node| (mac(node), BTreeSet::from([ip(V4)]))));

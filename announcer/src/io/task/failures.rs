@@ -36,8 +36,17 @@ impl Task {
         }
     }
 
+    /// Shows the present state. There is no room for two pictures of thousands of addresses: the old one goes first.
+    pub(super) fn publish(&self, now: Instant) {
+        self.status.send_if_modified(|status| {
+            status.addresses.clear();
+            false
+        });
+        self.status.send_replace(self.picture(now));
+    }
+
     /// What is to be seen from outside, with what goes wrong with the sockets.
-    pub(super) fn picture(&self, now: Instant) -> Status {
+    fn picture(&self, now: Instant) -> Status {
         let mut status = self.announcer.status(now, wall_clock());
         for (index, name) in self.announcer.interface_names() {
             if let Some(interface) = status.interfaces.get_mut(name) {
