@@ -33,6 +33,8 @@ pub(crate) enum Doing {
         /// The pod.
         by: String,
     },
+    /// It serves the webhook alone.
+    Checking,
     /// It has the lease and reads what there is.
     Reading,
     /// It gives addresses.
@@ -50,7 +52,7 @@ impl Health {
         self.ready |= match doing {
             Doing::Starting | Doing::Reading => false,
             // A controller that waits for another one to end is ready: that one is not ended before.
-            Doing::StandingBy { .. } | Doing::HeldBack { .. } | Doing::Serving => true,
+            Doing::StandingBy { .. } | Doing::HeldBack { .. } | Doing::Checking | Doing::Serving => true,
         };
         let new = self.doing != doing;
         self.doing = doing;
@@ -67,6 +69,7 @@ impl fmt::Display for Health {
                 writeln!(f, "ok: writing nothing while a controller of MetalLB runs in {by}; remove its Deployment")?;
             }
             Doing::Reading => writeln!(f, "reading: not all Services and IPAddressPools are known yet")?,
+            Doing::Checking => writeln!(f, "ok: serving the webhook alone")?,
             Doing::Serving => writeln!(f, "ok")?,
         }
         for (kind, trouble) in &self.troubles {

@@ -11,11 +11,11 @@ mod args;
 #[cfg(test)]
 mod fixtures;
 mod free;
+pub mod gossip_secret;
 mod health;
+pub mod import;
 mod io;
 mod lease;
-pub mod gossip_secret;
-pub mod import;
 mod ledger;
 mod metrics;
 pub mod overrides;

@@ -166,11 +166,17 @@ impl Planner {
             let (_, ips) = tenant.uncertain.get_or_insert_default();
             ips.extend(&write.addresses);
         }
-        if tenant.writing == Writing::Paused {
-            let pause = FIRST_PAUSE.saturating_mul(1 << tenant.failures.min(MAX_DOUBLINGS));
-            tenant.failures = tenant.failures.saturating_add(1);
-            self.retries.insert((now + pause, write.service.clone()));
-        }
+        let pause = match tenant.writing {
+            Writing::Paused => {
+                let doublings = tenant.failures.min(MAX_DOUBLINGS);
+                tenant.failures = tenant.failures.saturating_add(1);
+                Some(FIRST_PAUSE.saturating_mul(1 << doublings))
+            }
+            // A newer version is told within milliseconds; but a webhook or a quota may say the same without one.
+            Writing::Outdated => Some(NEWER_WITHIN),
+            Writing::Idle | Writing::Begun(_) => None,
+        };
+        self.retries.extend(pause.map(|pause| (now + pause, write.service.clone())));
         self.reserve(&write.service);
         self.dirty.insert(write.service.clone());
         self.wake(releases);
@@ -188,7 +194,7 @@ impl Planner {
                 self.retries.insert((at, key));
                 return;
             }
-            if let Some(tenant) = self.tenants.get_mut(&key).filter(|tenant| tenant.writing == Writing::Paused) {
+            if let Some(tenant) = self.tenants.get_mut(&key).filter(|tenant| tenant.writing.waits()) {
                 tenant.writing = Writing::Idle;
                 self.dirty.insert(key);
             }
@@ -326,6 +332,9 @@ fn is_orphan(addresses: &[ServiceIp], pool: Option<&PoolName>) -> bool {
 /// The pause after a write that failed; each further failure doubles it. Chosen: the API server answers most 500 and 429
 /// well when asked again at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the version that a conflict speaks of is waited for. Chosen: long after a watch has told it.
+const NEWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often the pause is doubled. Chosen: 100 ms become 25.6 s.
 const MAX_DOUBLINGS: u32 = 8;

@@ -9,15 +9,17 @@
 //! A task that ends before it was asked to ends the process.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use garpike_controller_api::config::PoolName;
-use garpike_controller_api::{IPAddressPoolStatus, Scope};
-use garpike_kubernetes::{Severity, connect, recorder};
+use garpike_controller_api::{Problem, Scope, Severity as Level};
+use garpike_kubernetes::{
+    Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, connect, recorder, serve_metrics,
+};
 use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, Client};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -26,13 +28,16 @@ use tokio::time::{Duration, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::args::{Args, MetricsAuth};
+use crate::args::{Args, MetricsAuth, WebhookMode};
+use crate::gossip_secret::GossipSecret;
 use crate::health::{Doing, Health};
+use crate::import::import;
 use crate::io::lease::Leadership;
 use crate::io::term::{End, Office, serve};
 use crate::io::{foreign, lease, server};
 use crate::lease::Identity;
 use crate::metrics;
+use crate::webhook::{self, Certificates};
 
 /// Runs a controller until SIGTERM or SIGINT.
 ///
@@ -61,7 +66,11 @@ pub async fn run(args: &Args) -> Result<()> {
     // A write that was not answered may still come: then the lease ends by itself.
     if ended == End::Stopped {
         give_back.cancel();
-        let _ = timeout(GIVE_BACK_WITHIN, controller.tasks.join_next()).await;
+        // The others end as well; this one is worth waiting for.
+        let _ = timeout(GIVE_BACK_WITHIN, async {
+            while controller.tasks.join_next().await.is_some_and(|task| task.is_ok_and(|task| task != LEASE)) {}
+        })
+        .await;
     }
     Ok(())
 }
@@ -87,18 +96,29 @@ impl Controller {
             server::serve(probes, move |path| probe(path, &shown.borrow())).await;
             "probes"
         });
-        let shown = counts.subscribe();
-        let routes = move |path: &str| scrape(path, &prometheus, &shown.borrow());
-        match args.metrics_auth {
-            MetricsAuth::None if args.port != 0 => {
-                let listener = server::bind("--port", args.port).await?;
-                tasks.spawn(async move {
-                    server::serve(listener, routes).await;
+        let tls = tls_rules(args)?;
+        if args.port != 0 {
+            let listener = server::bind("--port", args.port).await?;
+            let shown = counts.subscribe();
+            let scrape = move || prometheus.render() + &metrics::pools(&shown.borrow());
+            match args.metrics_auth {
+                MetricsAuth::None => tasks.spawn(async move {
+                    let route = move |path: &str| (path == "/metrics").then(|| (StatusCode::OK, scrape()));
+                    server::serve(listener, route).await;
                     "metrics"
-                });
-            }
-            MetricsAuth::None => {}
-            MetricsAuth::TokenReview => warn!("/metrics is not served: --metrics-auth token-review needs HTTPS"),
+                }),
+                MetricsAuth::TokenReview => {
+                    let certificate_dir = args.metrics_cert_dir.clone();
+                    let serving = Serving { tls: tls.clone(), certificate_dir, review: Some(client.clone()) };
+                    let serve = serve_metrics(listener, serving, Arc::new(scrape), stop.clone());
+                    tasks.spawn(async move {
+                        if let Err(error) = serve.await {
+                            warn!(error = %error, "/metrics is not served");
+                        }
+                        "metrics"
+                    })
+                }
+            };
         }
 
         let me = Identity { pod: args.pod_name.clone(), process: process_name() };
@@ -108,13 +128,17 @@ impl Controller {
         let give_back = give_back.clone();
         tasks.spawn(async move {
             lease::keep(leases, me, leadership, give_back).await;
-            "lease"
+            LEASE
         });
         let (recorder, record) = recorder(client.clone(), "metallb-controller", args.pod_name.clone());
         tasks.spawn(async move {
             record.await;
             "events"
         });
+        let namespace_tasks = Namespaced { args, client: &client, namespace: &namespace, recorder: &recorder, stop };
+        namespace_tasks.spawn(&mut tasks, tls).await?;
+        let problems = watch::Sender::new(None);
+        tasks.spawn(configuration_state(args, client.clone(), &namespace, &problems, stop.clone()));
 
         let office = Office {
             client,
@@ -123,18 +147,26 @@ impl Controller {
             recorder,
             health,
             counts,
-            problems: watch::Sender::new(None),
+            problems,
             stop: stop.clone(),
         };
         let mut office_task = JoinSet::new();
-        office_task.spawn(work(office));
+        office_task.spawn(work(office, args.webhook_mode));
         Ok(Self { tasks, work: office_task })
     }
 }
 
 /// Works one term after the other.
-async fn work(office: Office) -> End {
+async fn work(office: Office, mode: WebhookMode) -> End {
     let stop = office.stop.clone();
+    match mode {
+        WebhookMode::Enabled | WebhookMode::Disabled => {}
+        WebhookMode::OnlyWebhook => {
+            office.health.send_if_modified(|health| health.set(Doing::Checking));
+            stop.cancelled().await;
+            return End::Stopped;
+        }
+    }
     loop {
         let term = async {
             let from = wait_for_the_lease(&office).await;
@@ -222,12 +254,94 @@ fn probe(path: &str, health: &Health) -> Option<(StatusCode, String)> {
     }
 }
 
-fn scrape(
-    path: &str,
-    prometheus: &PrometheusHandle,
-    counts: &BTreeMap<PoolName, IPAddressPoolStatus>,
-) -> Option<(StatusCode, String)> {
-    (path == "/metrics").then(|| (StatusCode::OK, prometheus.render() + &metrics::pools(counts)))
+fn tls_rules(args: &Args) -> Result<TlsRules> {
+    let curves = args.tls_curve_preferences.iter().map(|curve| {
+        let number =
+            curve.parse().with_context(|| format!("--tls-curve-preferences: \"{curve}\" is not a number; write 29"));
+        number as Result<u16>
+    });
+    Ok(TlsRules::new(&args.tls_min_version, &args.tls_cipher_suites, &curves.collect::<Result<Vec<_>>>()?)?)
+}
+
+/// What works in the namespace without the lease: each replica does it, and none gets in the way of another.
+struct Namespaced<'a> {
+    args: &'a Args,
+    client: &'a Client,
+    namespace: &'a str,
+    recorder: &'a Recorder,
+    stop: &'a CancellationToken,
+}
+
+impl Namespaced<'_> {
+    async fn spawn(&self, tasks: &mut JoinSet<&'static str>, tls: TlsRules) -> Result<()> {
+        let Self { args, client, namespace, recorder, stop } = *self;
+        let (client, recorder, stop) = (client.clone(), recorder.clone(), stop.clone());
+        if args.webhook_mode != WebhookMode::Disabled {
+            let certificates = if args.disable_cert_rotation {
+                let dir = args.cert_dir.clone();
+                Certificates::Files { dir: dir.unwrap_or_else(|| std::env::temp_dir().join(CERT_DIR)) }
+            } else {
+                Certificates::Rotated { secret: args.webhook_secret.clone(), service: args.cert_service_name.clone() }
+            };
+            let listener = server::bind("the webhook", WEBHOOK_PORT).await?;
+            let serve = webhook::serve(listener, client.clone(), namespace.to_owned(), certificates, tls, stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serve.await {
+                    warn!(%error, "the webhook is not served");
+                }
+                "webhook"
+            });
+        }
+        if !args.ml_secret_name.is_empty() {
+            let deployment = Some(args.deployment.clone()).filter(|deployment| !deployment.is_empty());
+            let name = args.ml_secret_name.clone();
+            let secret = GossipSecret::new(client.clone(), namespace, name, deployment, recorder.clone());
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                secret.run(stop).await;
+                "gossip secret"
+            });
+        }
+        if args.webhook_mode != WebhookMode::OnlyWebhook {
+            // Ends when there is nothing to import, or all of it is there.
+            tokio::spawn(import(client, namespace.to_owned(), recorder, stop));
+        }
+        Ok(())
+    }
+}
+
+/// Shows in the ConfigurationState of the controller what is wrong.
+fn configuration_state(
+    args: &Args,
+    client: Client,
+    namespace: &str,
+    problems: &watch::Sender<Option<Vec<Problem>>>,
+    stop: CancellationToken,
+) -> impl Future<Output = &'static str> + use<> {
+    let pod = Some(args.pod_name.clone()).filter(|pod| !pod.is_empty());
+    let reporter = ConfigurationReporter::new(client, namespace, Component::Controller, pod);
+    let mut problems = problems.subscribe();
+    let texts = watch::Sender::new(None);
+    let shown = texts.subscribe();
+    async move {
+        let translate = async {
+            loop {
+                let errors = problems.borrow_and_update().as_ref().map(|problems| {
+                    let errors = problems.iter().filter(|problem| problem.severity == Level::Error);
+                    errors.map(ToString::to_string).collect::<Vec<_>>()
+                });
+                texts.send_if_modified(|texts| std::mem::replace(texts, errors.clone()) != errors);
+                if problems.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = translate => {}
+            () = reporter.run(shown, stop) => {}
+        }
+        "configuration state"
+    }
 }
 
 /// What no other process is called, a later one of the same pod included.
@@ -257,6 +371,12 @@ impl Signals {
     }
 }
 
+/// The task that holds the lease, and gives it back.
+const LEASE: &str = "lease";
+/// Where MetalLB's manifests say that the webhook listens.
+const WEBHOOK_PORT: u16 = 9443;
+/// As in MetalLB, below the directory for temporary files.
+const CERT_DIR: &str = "k8s-webhook-server/serving-certs";
 /// Chosen: MetalLB's controller ends a moment after a rollout is complete.
 const LOOK_EACH: Duration = Duration::from_secs(1);
 /// Chosen: a little longer than a term needs to end.

@@ -114,6 +114,16 @@ pub(super) enum Writing {
     Paused,
 }
 
+impl Writing {
+    /// Whether nothing is written until something else happens, or some time has passed.
+    pub(super) fn waits(&self) -> bool {
+        match self {
+            Self::Outdated | Self::Paused => true,
+            Self::Idle | Self::Begun(_) => false,
+        }
+    }
+}
+
 impl Tenant {
     pub(super) fn new(observed: Observed) -> Self {
         Self {
