@@ -15,7 +15,7 @@ use garpike_controller_api::{
     validate,
 };
 use garpike_election::ServiceKey;
-use garpike_kubernetes::{Trouble, Update};
+use garpike_kubernetes::{Lenient, Trouble, Update};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Resource;
 
@@ -92,6 +92,8 @@ struct Knowledge {
     /// Whether all of it was told once.
     listed: bool,
     trouble: Option<Trouble>,
+    /// Its objects that cannot be read, each with what is wrong.
+    broken: BTreeMap<ObjectKey, String>,
 }
 
 /// What came of a write.
@@ -117,7 +119,7 @@ pub(crate) enum Change {
 impl Registry {
     /// Knows nothing yet.
     pub(crate) fn new(scope: Scope) -> Self {
-        let unknown = Knowledge { listed: false, trouble: None };
+        let unknown = Knowledge { listed: false, trouble: None, broken: BTreeMap::new() };
         Self {
             scope,
             planner: Planner::default(),
@@ -131,15 +133,17 @@ impl Registry {
     }
 
     /// Takes in what is told of pools.
-    pub(crate) fn handle_pools(&mut self, update: Update<IPAddressPool>) -> Change {
+    pub(crate) fn handle_pools(&mut self, update: Update<Lenient<IPAddressPool>>) -> Change {
         let before: BTreeMap<ObjectKey, Sourced<IPAddressPool>> = self.objects.pools.clone();
+        let broken = self.broken(Kind::Pools).cloned();
         let listed = take(&mut self.objects.pools, update, self.kinds.get_mut(&Kind::Pools));
         for key in before.keys().chain(self.objects.pools.keys()) {
             let status = self.objects.pools.get(key).and_then(|pool| pool.object.status);
             self.planner.handle_pool_status(&PoolName(key.name.clone()), status);
         }
         // Our own statuses come back this way, and change nothing.
-        let same = before.len() == self.objects.pools.len()
+        let same = broken.as_ref() == self.broken(Kind::Pools)
+            && before.len() == self.objects.pools.len()
             && before.iter().zip(&self.objects.pools).all(|((key, one), (other_key, other))| {
                 key == other_key
                     && one.object.spec == other.object.spec
@@ -149,13 +153,13 @@ impl Registry {
     }
 
     /// Takes in what is told of advertisements.
-    pub(crate) fn handle_advertisements(&mut self, update: Update<L2Advertisement>) -> Change {
+    pub(crate) fn handle_advertisements(&mut self, update: Update<Lenient<L2Advertisement>>) -> Change {
         take(&mut self.objects.advertisements, update, self.kinds.get_mut(&Kind::Advertisements));
         Change::Pools
     }
 
     /// Takes in what is told of namespaces.
-    pub(crate) fn handle_namespaces(&mut self, update: Update<Namespace>) -> Change {
+    pub(crate) fn handle_namespaces(&mut self, update: Update<Lenient<Namespace>>) -> Change {
         let labels = |objects: &Objects| -> Vec<(ObjectKey, Option<BTreeMap<String, String>>)> {
             let all = objects.namespaces.iter();
             all.map(|(key, sourced)| (key.clone(), sourced.object.metadata.labels.clone())).collect()
@@ -204,6 +208,7 @@ impl Registry {
         problems.retain(|problem| {
             problem.severity == Severity::Error || problem.object.as_deref().is_some_and(|of| of.starts_with(POOL))
         });
+        problems.extend(self.unreadable());
         let broken = problems.iter().any(|problem| {
             problem.severity == Severity::Error && problem.object.as_deref().is_some_and(|of| of.starts_with(POOL))
         });
@@ -381,8 +386,23 @@ impl Registry {
 
     fn know(&mut self, kind: Kind) {
         if let Some(knowledge) = self.kinds.get_mut(&kind) {
-            *knowledge = Knowledge { listed: true, trouble: None };
+            (knowledge.listed, knowledge.trouble) = (true, None);
         }
+    }
+
+    fn broken(&self, kind: Kind) -> Option<&BTreeMap<ObjectKey, String>> {
+        self.kinds.get(&kind).map(|knowledge| &knowledge.broken)
+    }
+
+    /// What is wrong with pools and advertisements that cannot be read.
+    fn unreadable(&self) -> impl Iterator<Item = Problem> {
+        let kinds = [(Kind::Pools, POOL), (Kind::Advertisements, ADVERTISEMENT)];
+        kinds.into_iter().flat_map(|(kind, name)| {
+            self.broken(kind).into_iter().flatten().map(move |(key, error)| {
+                let problem = Problem::error(format!("cannot be read and has no effect: {error}"));
+                problem.of(format!("{name}{key}")).mend("write it as its CRD says")
+            })
+        })
     }
 
     fn is_listed(&self, kind: Kind) -> bool {
@@ -414,33 +434,49 @@ enum Listed {
     First,
 }
 
-/// Takes an update into the objects of a kind.
+/// Takes an update into the objects of a kind. Of those that cannot be read, it keeps what is wrong.
 fn take<K: Resource>(
     objects: &mut BTreeMap<ObjectKey, Sourced<K>>,
-    update: Update<K>,
+    update: Update<Lenient<K>>,
     knowledge: Option<&mut Knowledge>,
 ) -> Listed {
-    let sourced = |object: K| (key_of(&object), Sourced { object, source: Source::default() });
-    let trouble = match update {
-        Update::All(all) => {
-            *objects = all.into_iter().map(sourced).collect();
-            None
-        }
-        Update::Applied(object) => {
-            objects.extend([sourced(object)]);
-            None
-        }
-        Update::Gone(object) => {
-            objects.remove(&key_of(&object));
-            None
-        }
-        Update::Trouble(trouble) => Some(trouble),
-    };
     let Some(knowledge) = knowledge else { return Listed::Before };
-    let before = knowledge.clone();
-    *knowledge = Knowledge { listed: before.listed || trouble.is_none(), trouble };
+    let before = knowledge.listed;
+    knowledge.trouble = None;
+    let applied = match update {
+        Update::All(all) => {
+            objects.clear();
+            knowledge.broken.clear();
+            all
+        }
+        Update::Applied(lenient) => vec![lenient],
+        Update::Gone(lenient) => {
+            let key = key_of(&lenient);
+            objects.remove(&key);
+            knowledge.broken.remove(&key);
+            Vec::new()
+        }
+        Update::Trouble(trouble) => {
+            knowledge.trouble = Some(trouble);
+            Vec::new()
+        }
+    };
+    for lenient in applied {
+        let key = key_of(&lenient);
+        match lenient.object {
+            Ok(object) => {
+                knowledge.broken.remove(&key);
+                objects.insert(key, Sourced { object, source: Source::default() });
+            }
+            Err(error) => {
+                objects.remove(&key);
+                knowledge.broken.insert(key, error);
+            }
+        }
+    }
+    knowledge.listed |= knowledge.trouble.is_none();
     // A kind that cannot be read decides as much as one that was.
-    if before.listed && knowledge.listed { Listed::Before } else { Listed::First }
+    if before && knowledge.listed { Listed::Before } else { Listed::First }
 }
 
 fn key_of<K: Resource>(object: &K) -> ObjectKey {
@@ -453,6 +489,8 @@ fn key_of<K: Resource>(object: &K) -> ObjectKey {
 const MAX_NOTICES: usize = 20_000;
 /// How problems call a pool.
 const POOL: &str = "IPAddressPool ";
+/// How they call an advertisement.
+const ADVERTISEMENT: &str = "L2Advertisement ";
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 /// A custom resource, or what is wrong with its shape: it may have been written before its definition said how it has to
-/// be. One without `spec` means the same as one with an empty `spec`; what is in `status` nobody has to know.
+/// be. One without `spec` means the same as one with an empty `spec`; a `status` that cannot be read is none.
 #[derive(Clone, Debug)]
 pub struct Lenient<K> {
     /// Its metadata.
@@ -21,12 +21,20 @@ pub struct Lenient<K> {
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut fields = Map::deserialize(deserializer)?;
-        fields.remove("status");
         fields.entry("spec").or_insert_with(|| Value::Object(Map::new()));
         let metadata = fields.get("metadata").cloned().unwrap_or_default();
         let metadata = serde_json::from_value(metadata).map_err(D::Error::custom)?;
-        let object = serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string());
+        let object = serde_json::from_value(Value::Object(fields.clone())).or_else(|_| {
+            fields.remove("status");
+            serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+        });
         Ok(Self { metadata, object })
+    }
+}
+
+impl<K: Resource> From<K> for Lenient<K> {
+    fn from(object: K) -> Self {
+        Self { metadata: object.meta().clone(), object: Ok(object) }
     }
 }
 
@@ -71,14 +79,20 @@ mod tests {
         let list = serde_json::json!({
             "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPoolList", "metadata": {"resourceVersion": "7"},
             "items": [
-                {"metadata": {"name": "good"}, "spec": {"addresses": ["10.0.0.0/24"]}, "status": {"absurd": true}},
+                {"metadata": {"name": "good"}, "spec": {"addresses": ["10.0.0.0/24"]}, "status": {"assignedIPv4": 1}},
+                {"metadata": {"name": "odd"}, "spec": {"addresses": ["10.0.1.0/24"]}, "status": {"assignedIPv4": "few"}},
                 {"metadata": {"name": "bad"}, "spec": {"addresses": "10.0.0.0/24"}},
             ],
         });
         let list: ObjectList<Lenient<IPAddressPool>> = serde_json::from_value(list).unwrap();
 
-        let [good, bad] = list.items.try_into().unwrap();
-        assert_eq!(good.object.unwrap().spec.addresses, ["10.0.0.0/24"]);
+        let [good, odd, bad] = list.items.try_into().unwrap();
+        let (good, odd) = (good.object.unwrap(), odd.object.unwrap());
+        assert_eq!(
+            (good.spec.addresses, good.status.map(|status| status.assigned_ipv4)),
+            (vec!["10.0.0.0/24".to_owned()], Some(1))
+        );
+        assert_eq!((odd.spec.addresses, odd.status), (vec!["10.0.1.0/24".to_owned()], None));
         assert_eq!(bad.meta().name.as_deref(), Some("bad"));
         assert!(bad.object.unwrap_err().contains("expected a sequence"));
     }

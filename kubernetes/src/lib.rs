@@ -14,7 +14,6 @@ pub mod https;
 mod lenient;
 mod serving;
 mod tls;
-mod with_spec;
 
 pub use client::{ConnectError, connect};
 pub use configuration_state::{Component, ConfigurationReporter};
@@ -24,4 +23,3 @@ pub use follow::{Trouble, Update, follow, follow_as};
 pub use lenient::Lenient;
 pub use serving::{ServeMetricsError, Serving, serve_metrics};
 pub use tls::{InvalidCertificate, InvalidTlsRules, ServedCertificate, TlsRules, serve_files};
-pub use with_spec::WithSpec;

@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use garpike_controller_api::{IPAddressPool, L2Advertisement};
-use garpike_kubernetes::{Update, WithSpec, follow, follow_as};
+use garpike_kubernetes::{Lenient, Update, follow, follow_as};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -14,11 +14,11 @@ use crate::seen::{RawService, Seen};
 #[derive(Debug)]
 pub(crate) enum Input {
     /// Of pools.
-    Pools(Update<IPAddressPool>),
+    Pools(Update<Lenient<IPAddressPool>>),
     /// Of advertisements.
-    Advertisements(Update<L2Advertisement>),
+    Advertisements(Update<Lenient<L2Advertisement>>),
     /// Of namespaces.
-    Namespaces(Update<Namespace>),
+    Namespaces(Update<Lenient<Namespace>>),
     /// Of Services.
     Services(Update<Seen>),
 }
@@ -31,13 +31,10 @@ pub(crate) struct Watches {
 
 impl Watches {
     pub(crate) fn new(client: &Client, namespace: &str) -> Self {
-        let pools = follow(Api::namespaced(client.clone(), namespace), watcher::Config::default(), trim);
-        let advertisements = Api::namespaced(client.clone(), namespace);
-        let advertisements = follow_as(advertisements, watcher::Config::default(), |mut object: WithSpec<_>| {
-            trim(&mut object);
-            object.0
-        });
-        let namespaces = follow(Api::all(client.clone()), watcher::Config::default(), trim);
+        let any = watcher::Config::default;
+        let pools = follow(Api::namespaced(client.clone(), namespace), any(), trim);
+        let advertisements = follow(Api::namespaced(client.clone(), namespace), any(), trim);
+        let namespaces = follow(Api::all(client.clone()), any(), trim);
         let small = stream::select_all([
             pools.map(Input::Pools).boxed(),
             advertisements.map(Input::Advertisements).boxed(),
@@ -64,8 +61,11 @@ fn services(client: &Client) -> BoxStream<'static, Input> {
 }
 
 /// Nobody reads who wrote which field.
-fn trim<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+fn trim<K: Resource>(lenient: &mut Lenient<K>) {
+    lenient.metadata.managed_fields = None;
+    if let Ok(object) = &mut lenient.object {
+        object.meta_mut().managed_fields = None;
+    }
 }
 
 /// How many Services are held whole at once. Chosen: 2 MB of them; twice as many save 10 requests at 10 000.

@@ -11,7 +11,7 @@ fn gives_nothing_before_pools_namespaces_and_services_are_known() {
     registry.judge_pools();
     assert!(registry.poll_write().is_none());
 
-    assert_eq!(registry.handle_pools(Update::All(vec![pool("first", "10.0.0.1/32")])), Change::Pools);
+    assert_eq!(registry.handle_pools(Update::All(vec![pool("first", "10.0.0.1/32").into()])), Change::Pools);
     registry.judge_pools();
     assert!(!registry.is_configured());
 
@@ -27,7 +27,7 @@ fn gives_nothing_before_pools_namespaces_and_services_are_known() {
 fn a_kind_that_may_not_be_read_stops_nothing_and_is_named() {
     let mut registry = registry();
     registry.handle_services(Update::All(vec![seen("a", 1)]), now());
-    registry.handle_pools(Update::All(vec![pool("first", "10.0.0.1/32")]));
+    registry.handle_pools(Update::All(vec![pool("first", "10.0.0.1/32").into()]));
 
     let change = registry.handle_namespaces(Update::Trouble(Trouble::Forbidden("namespaces".to_owned())));
     assert_eq!(change, Change::Pools);
@@ -94,7 +94,7 @@ fn the_status_of_a_pool_is_written_once_and_does_not_count_as_a_change() {
 
     registry.handle_pool_written(name, written.status);
     assert!(registry.pool_writes().is_empty());
-    assert_eq!(registry.handle_pools(Update::Applied(written.clone())), Change::Other);
+    assert_eq!(registry.handle_pools(Update::Applied(written.clone().into())), Change::Other);
     assert!(registry.pool_writes().is_empty());
 }
 
@@ -130,17 +130,37 @@ fn a_broken_service_is_told_once_with_its_field_and_keeps_its_address() {
 fn one_bad_pool_is_reported_and_the_others_serve() {
     let mut registry = serving([seen("a", 1)]);
 
-    registry.handle_pools(Update::Applied(pool("second", "10.0.0.300-10.0.0.4")));
+    registry.handle_pools(Update::Applied(pool("second", "10.0.0.300-10.0.0.4").into()));
     registry.judge_pools();
 
     assert!(matches!(registry.problems(), [problem] if problem.to_string().contains("10.0.0.300")));
     assert_eq!(addresses(registry.poll_write()), ["10.0.0.0"]);
 }
 
+#[test]
+fn a_pool_that_cannot_be_read_is_reported_until_it_can_and_takes_no_address() {
+    let mut registry = serving([assigned("a", 1, "10.0.0.1"), seen("b", 2)]);
+    assert_eq!(addresses(registry.poll_write()), ["10.0.0.0"]);
+    let mut unreadable = Lenient::from(pool("first", "10.0.0.0/28"));
+    unreadable.object = Err("invalid type: string \"10.0.0.0/28\", expected a sequence".to_owned());
+
+    assert_eq!(registry.handle_pools(Update::Applied(unreadable)), Change::Pools);
+    registry.judge_pools();
+
+    let [problem] = registry.problems() else { panic!("{:?}", registry.problems()) };
+    let text = problem.to_string();
+    assert!(text.contains("IPAddressPool metallb-system/first") && text.contains("expected a sequence"), "{text}");
+    assert!(registry.poll_write().is_none());
+
+    assert_eq!(registry.handle_pools(Update::Applied(pool("first", "10.0.0.0/28").into())), Change::Pools);
+    registry.judge_pools();
+    assert!(registry.problems().is_empty());
+}
+
 /// A registry that knows of a pool 10.0.0.0/28 and these Services.
 fn serving(services: impl IntoIterator<Item = Seen>) -> Registry {
     let mut registry = registry();
-    registry.handle_pools(Update::All(vec![pool("first", "10.0.0.0/28")]));
+    registry.handle_pools(Update::All(vec![pool("first", "10.0.0.0/28").into()]));
     registry.handle_namespaces(Update::All(Vec::new()));
     registry.handle_services(Update::All(services.into_iter().collect()), now());
     registry.judge_pools();

@@ -227,8 +227,9 @@ fn inputs(client: Client, namespace: &str) -> BoxStream<'static, Input> {
     let services = follow(Api::all(client.clone()), load_balancers, trim::service).map(Input::Service);
     let slices = follow(Api::all(client.clone()), any(), trim::slice).map(Input::Slice);
     let nodes = follow(Api::all(client.clone()), any(), trim::node).map(Input::Node);
-    let pools = follow(Api::namespaced(client.clone(), namespace), any(), trim::custom).map(Input::Pool);
-    let advertisements = follow(Api::namespaced(client, namespace), any(), trim::custom).map(Input::Advertisement);
+    let pools = follow(Api::namespaced(client.clone(), namespace), any(), trim::pool).map(Input::Pool);
+    let advertisements =
+        follow(Api::namespaced(client, namespace), any(), trim::advertisement).map(Input::Advertisement);
     let all = [services.boxed(), slices.boxed(), nodes.boxed(), pools.boxed(), advertisements.boxed()];
     stream::select_all(all).boxed()
 }

@@ -3,6 +3,7 @@
 //! Objects are trimmed as they come, so that thousands of them take little room, and so that a change of anything else
 //! (a heartbeat, a condition, a field of another component) leaves them equal.
 
+use garpike_controller_api::{IPAddressPool, L2Advertisement};
 use garpike_kubernetes::Lenient;
 use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, LoadBalancerStatus, Node, NodeCondition, NodeStatus, Service, ServicePort, ServiceSpec,
@@ -10,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 
 /// Keeps what the speaker reads of a Service.
 pub(super) fn service(service: &mut Service) {
@@ -67,11 +67,20 @@ pub(super) fn slice(slice: &mut EndpointSlice) {
     }
 }
 
-/// Keeps what the speaker reads of an IPAddressPool or an L2Advertisement.
-pub(super) fn custom<K: Resource>(custom: &mut Lenient<K>) {
-    metadata(&mut custom.metadata);
-    if let Ok(object) = &mut custom.object {
-        metadata(object.meta_mut());
+/// Keeps what the speaker reads of an IPAddressPool.
+pub(super) fn pool(pool: &mut Lenient<IPAddressPool>) {
+    metadata(&mut pool.metadata);
+    if let Ok(object) = &mut pool.object {
+        metadata(&mut object.metadata);
+        object.status = None;
+    }
+}
+
+/// Keeps what the speaker reads of an L2Advertisement.
+pub(super) fn advertisement(advertisement: &mut Lenient<L2Advertisement>) {
+    metadata(&mut advertisement.metadata);
+    if let Ok(object) = &mut advertisement.object {
+        metadata(&mut object.metadata);
     }
 }
 
