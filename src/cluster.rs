@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 /// A cluster.
 pub(crate) struct Cluster {
@@ -71,7 +72,9 @@ async fn fetch(pods: &Api<Pod>, name: &str) -> Result<Value> {
     let mut forwarder = pods.portforward(name, &[STATE_PORT]).await.context("no port-forward")?;
     let stream = forwarder.take_stream(STATE_PORT).context("the port-forward has no stream")?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
+    // Ends with this function.
+    let mut connections = JoinSet::new();
+    connections.spawn(connection);
     let request = Request::get("/state.json").header("host", "127.0.0.1").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     if response.status() != StatusCode::OK {

@@ -303,8 +303,13 @@ impl Namespaced<'_> {
             });
         }
         if args.webhook_mode != WebhookMode::OnlyWebhook {
-            // Ends when there is nothing to import, or all of it is there.
-            tokio::spawn(import(client, namespace.to_owned(), recorder, stop));
+            let import = import(client, namespace.to_owned(), recorder, stop.clone());
+            tasks.spawn(async move {
+                import.await;
+                // There is nothing to import, or all of it is there: the process goes on.
+                stop.cancelled().await;
+                "import"
+            });
         }
         Ok(())
     }

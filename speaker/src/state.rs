@@ -1,16 +1,17 @@
 //! What a speaker knows, as the JSON document `/state.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use garpike_controller_api::Move;
 use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use serde::{Deserialize, Serialize};
 
-use crate::decisions::{Decision, Decisions};
+use crate::decisions::Decision;
 use crate::pipeline::View;
+use crate::run::now;
+use crate::source::Origin;
 use crate::source::cluster::{Kind, Watch};
-use crate::source::{Origin, Snapshot};
+use crate::window::Window;
 
 /// The document.
 #[derive(Clone, Debug, Serialize)]
@@ -104,18 +105,13 @@ pub struct AddressState {
 }
 
 impl State {
-    /// Puts the document together.
-    pub(crate) fn new(
-        node: &NodeName,
-        uptime: Duration,
-        view: &View,
-        snapshot: &Snapshot,
-        watches: Option<BTreeMap<Kind, Watch>>,
-        decisions: &Decisions,
-        membership: garpike_membership::Status,
-        announcer: garpike_announcer::Status,
-    ) -> Self {
-        let View { desired, members, assignment } = view;
+    /// Puts the latest values of every task together.
+    pub(crate) fn seen_through(window: &Window) -> Self {
+        let node = &window.node;
+        let view = window.view.borrow();
+        let snapshot = window.snapshots.borrow();
+        let watches = window.watches.as_ref().map(|watches| watches.borrow().clone());
+        let View { desired, members, assignment } = &*view;
         let addresses = assignment.addresses.iter().map(|(ip, elected)| {
             let services = desired.addresses.get(ip).map(|address| &address.services);
             let state = AddressState {
@@ -131,7 +127,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION"),
             node: node.clone(),
             state: members.as_ref().and_then(|members| members.nodes.get(node)).map(|member| member.state),
-            uptime_seconds: uptime.as_secs(),
+            uptime_seconds: (now() - window.started).as_secs(),
             members: members.as_deref().map(member_states).unwrap_or_default(),
             owners: assignment.addresses.iter().map(|(ip, elected)| (*ip, elected.owner().cloned())).collect(),
             stands_in_for: assignment.stood_in_by(node).map(|(ip, _)| ip).collect(),
@@ -140,9 +136,9 @@ impl State {
             moves: snapshot.moves.iter().map(move_state).collect(),
             problems: snapshot.problems.iter().map(ToString::to_string).collect(),
             source: source_state(snapshot.origin, watches),
-            decisions: decisions.iter().cloned().collect(),
-            membership,
-            announcer,
+            decisions: window.decisions.borrow().iter().cloned().collect(),
+            membership: window.membership.borrow().clone(),
+            announcer: window.announcer.borrow().clone(),
         }
     }
 }

@@ -22,7 +22,6 @@ use crate::args::{Args, PerIpMetrics};
 use crate::decisions::Decisions;
 use crate::metallb;
 use crate::pipeline::View;
-use crate::run::now;
 use crate::source::cluster::{Kind, Watch};
 use crate::source::{Origin, Snapshot};
 use crate::state::State;
@@ -97,17 +96,7 @@ impl Window {
     }
 
     fn state(&self) -> Answer {
-        let state = State::new(
-            &self.node,
-            now() - self.started,
-            &self.view.borrow(),
-            &self.snapshots.borrow(),
-            self.watches.as_ref().map(|watches| watches.borrow().clone()),
-            &self.decisions.borrow(),
-            self.membership.borrow().clone(),
-            self.announcer.borrow().clone(),
-        );
-        match serde_json::to_string_pretty(&state) {
+        match serde_json::to_string_pretty(&State::seen_through(self)) {
             Ok(json) => Answer::json(json),
             Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
