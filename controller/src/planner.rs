@@ -98,6 +98,7 @@ impl Planner {
         self.reserve(key);
         if self.phase == Phase::Serving {
             self.settle(key);
+            self.tell_what_is_shown(key);
             self.forget_if_done(key);
             self.wake(releases);
         }
@@ -148,6 +149,7 @@ impl Planner {
         }
         self.reserve(&write.service);
         self.dirty.insert(write.service.clone());
+        self.tell_what_is_shown(&write.service);
         self.forget_if_done(&write.service);
         self.wake(releases);
     }
@@ -314,6 +316,18 @@ impl Planner {
         self.tenants.remove(key);
         self.dirty.remove(key);
         self.allocator.release(key);
+    }
+
+    /// Tells of addresses only when people can see them: a write may fail, and another decision may come before it.
+    fn tell_what_is_shown(&mut self, key: &ServiceKey) {
+        let held = self.allocator.held(key);
+        let news = self.tenants.get_mut(key).and_then(|tenant| {
+            let is_shown = |(ips, _): &mut (Vec<ServiceIp>, String)| ips == held && *ips == tenant.observed.addresses;
+            tenant.news.take_if(is_shown)
+        });
+        if let Some((_, message)) = news {
+            self.tell(key, Reason::IpAllocated, message);
+        }
     }
 
     fn tell(&mut self, service: &ServiceKey, reason: Reason, message: String) {
