@@ -127,10 +127,12 @@ impl Controller {
         let office_leadership = leadership.subscribe();
         let leases = Api::namespaced(client.clone(), &namespace);
         let give_back = give_back.clone();
-        tasks.spawn(async move {
-            lease::keep(leases, me, leadership, give_back).await;
-            LEASE
-        });
+        if args.webhook_mode != WebhookMode::OnlyWebhook {
+            tasks.spawn(async move {
+                lease::keep(leases, me, leadership, give_back).await;
+                LEASE
+            });
+        }
         let (recorder, record) = recorder(client.clone(), "metallb-controller", args.pod_name.clone());
         tasks.spawn(async move {
             record.await;

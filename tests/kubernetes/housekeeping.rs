@@ -1,8 +1,13 @@
 //! What the controller keeps beside addresses: the Secret of the speakers, the old ConfigMap, its ConfigurationState.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use std::path::Path;
+
+use garpike_chaos::kube::Server;
+use hyper::Request;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::DeleteParams;
+use kube::config::Kubeconfig;
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 
 use crate::Check;
@@ -12,6 +17,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("the_secret_of_the_speakers_is_made_when_it_is_absent_and_stays", secret),
     Check("an_old_configmap_is_imported_once", import),
     Check("the_configuration_state_has_metallbs_names_and_comes_back", configuration_state),
+    Check("metrics_are_for_whom_the_cluster_says", metrics),
     Check("only_the_controller_that_leads_writes_the_configuration_state", one_reporter),
 ];
 
@@ -52,7 +58,7 @@ fn import(ground: &Ground<'_>) {
         });
         assert!(advertised.await.is_some());
         let noted = within_reason(async || {
-            let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(site.client(), &site.namespace);
+            let maps: Api<ConfigMap> = Api::namespaced(site.client(), &site.namespace);
             let annotations = maps.get("config").await.unwrap().metadata.annotations?;
             annotations.contains_key("garpike.io/imported").then_some(())
         });
@@ -90,6 +96,27 @@ fn configuration_state(ground: &Ground<'_>) {
             (again["metadata"]["uid"] != state["metadata"]["uid"] && again["status"]["result"] == "Valid").then_some(())
         });
         assert!(again.await.is_some(), "{:?}", site.read("ConfigurationState", "controller").await);
+    });
+}
+
+fn metrics(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let arguments = ["--metrics-auth", "token-review"];
+        let controller = site.installation.start("controller-0", &arguments).await.unwrap();
+        let speaker = site.server.kubeconfig_of(&site.namespace, "speaker", Server::Itself).await.unwrap();
+        let asked = async |kubeconfig: &Path| {
+            let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+            let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+            config.cluster_url = format!("https://127.0.0.1:{}", controller.metrics_port()).parse().unwrap();
+            config.root_cert = None;
+            config.accept_invalid_certs = true;
+            let request = Request::get("/metrics").body(Vec::new()).unwrap();
+            Client::try_from(config).unwrap().request_text(request).await
+        };
+        let text = within_reason(async || asked(&site.server.kubeconfig()).await.ok()).await;
+        assert!(text.is_some_and(|text| text.contains("garpike_controller_")), "{}", controller.last_words());
+        let refused = asked(&speaker).await.unwrap_err().to_string();
+        assert!(refused.contains("403") || refused.contains("Forbidden"), "{refused}");
     });
 }
 

@@ -8,8 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use garpike_chaos::kube::{Answers, Controller, Faults, InstallError, Proxy, Server, Which, apply};
 use hyper::StatusCode;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
 use crate::Check;
@@ -18,7 +20,9 @@ use crate::site::{Ground, Site, merge, within_reason};
 pub(crate) const CHECKS: &[Check] = &[
     Check("what_is_wrong_is_refused_in_metallbs_words", refused),
     Check("an_object_that_was_bad_before_stands_in_nobodys_way", bad_before),
+    Check("a_peer_of_the_old_version_is_converted_on_its_way", converted),
     Check("a_controller_is_ready_when_the_api_server_trusts_its_webhook", ready),
+    Check("a_controller_that_only_judges_takes_no_lease_from_one_that_gives_addresses", only_judges),
     Check("a_webhook_that_nobody_asks_is_not_waited_for", not_configured),
 ];
 
@@ -69,7 +73,8 @@ fn refused(ground: &Ground<'_>) {
 
         let elsewhere = other_namespace(site);
         for kind in ["IPAddressPool", "L2Advertisement", "Community", "BFDProfile", "BGPAdvertisement"] {
-            let mut object = object("v1beta1", kind, "stray", json!({"addresses": [site.range(50, 59)]}));
+            let spec = if kind == "IPAddressPool" { json!({"addresses": [site.range(50, 59)]}) } else { json!({}) };
+            let mut object = object("v1beta1", kind, "stray", spec);
             merge(&mut object, json!({"metadata": {"namespace": elsewhere}}));
             let text = denied(apply(&site.client(), &object).await);
             let rule = format!("resource must be created in {} namespace", site.namespace);
@@ -95,6 +100,29 @@ fn bad_before(ground: &Ground<'_>) {
         let text = denied(write(site, "v1beta1", "IPAddressPool", "c", grown).await);
         assert!(text.contains("overlaps with already defined CIDR"), "{text}");
         site.remove_pool("overlaps-a").await;
+    });
+}
+
+fn converted(ground: &Ground<'_>) {
+    alone(ground, async |site| {
+        configure(site).await;
+        let definitions: Api<CustomResourceDefinition> = Api::all(site.client());
+        let service = json!({"namespace": site.namespace, "port": PORT});
+        let here = json!({"spec": {"conversion": {"webhook": {"clientConfig": {"service": service}}}}});
+        definitions.patch("bgppeers.metallb.io", &PatchParams::default(), &Patch::Merge(here)).await.unwrap();
+        let _controller = judged(site).await;
+        let old = json!({"myASN": 1, "peerASN": 2, "peerAddress": "192.0.2.1", "peerPort": 1179});
+        // The definition is served anew with its new authority.
+        let stored = within_reason(async || write(site, "v1beta1", "BGPPeer", "old", old.clone()).await.ok());
+        assert!(stored.await.is_some(), "{:?}", write(site, "v1beta1", "BGPPeer", "old", old.clone()).await);
+
+        for version in ["v1beta1", "v1beta2"] {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("metallb.io", version, "BGPPeer"));
+            let peers: Api<DynamicObject> = Api::namespaced_with(site.client(), &site.namespace, &resource);
+            let peer = peers.get("old").await.unwrap();
+            assert_eq!(peer.data["spec"]["peerPort"], 1179, "{version}");
+            assert_eq!(peer.types.unwrap().api_version, format!("metallb.io/{version}"));
+        }
     });
 }
 
@@ -130,6 +158,19 @@ fn not_configured(ground: &Ground<'_>) {
         site.pool("pool", &[site.range(1, 9)]).await;
         site.service("web", json!({})).await;
         site.has("web", &[&site.v4(1)]).await;
+    });
+}
+
+fn only_judges(ground: &Ground<'_>) {
+    alone(ground, async |site| {
+        let judge = site.installation.start("controller-judge", &["--webhook-mode", "onlywebhook"]).await.unwrap();
+        is_ready(&judge).await;
+        let _controller = site.controller().await;
+        site.pool("pool", &[site.range(1, 9)]).await;
+        site.service("web", json!({})).await;
+        site.has("web", &[&site.v4(1)]).await;
+        let (_, said) = judge.readyz().await.unwrap();
+        assert!(said.contains("the webhook alone"), "{said}");
     });
 }
 

@@ -115,7 +115,8 @@ impl<'a> Installation<'a> {
         Ok(())
     }
 
-    /// Starts a controller, as the pod `name`. It serves no webhook unless the arguments have `--webhook-mode`.
+    /// Starts a controller, as the pod `name`. It serves no webhook, and metrics to everybody, unless the
+    /// arguments say otherwise.
     ///
     /// # Errors
     ///
@@ -141,10 +142,12 @@ impl<'a> Installation<'a> {
         let mut command = Command::new(&self.program);
         command.arg("controller").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--namespace", &self.namespace, "--pod-name", name, "--deployment", "controller"]);
-        command.args(["--ml-secret-name", "memberlist", "--metrics-auth", "none"]);
-        // It listens on a port that is the same for all.
-        if !arguments.contains(&WEBHOOK_MODE) {
-            command.args([WEBHOOK_MODE, "disabled"]);
+        command.args(["--ml-secret-name", "memberlist"]);
+        // The webhook listens on a port that is the same for all.
+        for default in [["--webhook-mode", "disabled"], ["--metrics-auth", "none"]] {
+            if !arguments.contains(&default[0]) {
+                command.args(default);
+            }
         }
         command.args(["--health-probe-port", &health.to_string(), "--port", &metrics.to_string()]);
         if let Some(class) = &self.class {
@@ -304,7 +307,6 @@ fn free_ports() -> io::Result<[u16; 2]> {
     Ok([a.local_addr()?.port(), b.local_addr()?.port()])
 }
 
-const WEBHOOK_MODE: &str = "--webhook-mode";
 const RBAC: &str = include_str!("../../../deploy/manifests/rbac.yaml");
 const IMAGE: &str = "garpike:lab";
 const MANAGER: &str = "garpike-lab";

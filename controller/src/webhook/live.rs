@@ -90,3 +90,24 @@ const NOT_FOUND: u16 = 404;
 const TOO_MANY_REQUESTS: u16 = 429;
 /// Chosen: a definition is served again within a second.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::stub_api::{StubApi, refusal};
+
+    #[tokio::test]
+    async fn an_api_server_that_loads_a_definition_is_asked_again() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let api = StubApi::start(move |_, _| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => refusal(TOO_MANY_REQUESTS, "storage is (re)initializing"),
+            _ => (200, json!({"metadata": {}, "items": []})),
+        })
+        .await;
+
+        assert!(Live::read(&api.client, "ours", Subject::BgpPeer).await.unwrap().peers.is_empty());
+    }
+}
