@@ -78,8 +78,12 @@ impl Default for Planner {
 }
 
 impl Planner {
-    /// The pools are these.
+    /// The pools are these. Nothing is looked at when they are what they were: a fight that was given up is not begun
+    /// again because somebody has made a namespace.
     pub fn handle_pools(&mut self, pools: &Pools, completeness: Completeness) {
+        if self.completeness == completeness && self.allocator.pools() == pools {
+            return;
+        }
         self.allocator = self.allocator.with_pools(pools);
         self.completeness = completeness;
         for tenant in self.tenants.values_mut() {

@@ -187,6 +187,9 @@ fn stops_after_three_overwrites_and_says_so() {
     }
 
     assert_eq!(written, ["a = 10.0.0.0 p"; 3]);
+    // They are judged again with every namespace that somebody makes.
+    planner.handle_pools(&pools([pool("p", &["10.0.0.0/31"])]), Completeness::Whole);
+    assert_eq!(run(&mut planner), [""; 0], "the pools are what they were");
     assert!(events(&mut planner).last().unwrap().starts_with(
         "a LoadBalancerFailed has 10.9.9.9 and not what it asks for: another allocator overwrites its status"
     ));
