@@ -103,7 +103,7 @@ pub(super) enum Standing {
 ///        poll_write            handle_published
 /// Idle ─────────────► Begun ─────────────────────► Idle
 ///  ▲                    │ Conflict
-///  │ a newer version    ├──────────► Outdated ───► (Idle)
+///  │ a newer version    ├──────────► Outdated ───► (Idle, by handle_timeout too)
 ///  │                    │ Refused, Unknown
 ///  └────────────────────┴──────────► Paused ─────► (Idle, by handle_timeout)
 /// ```
