@@ -11,10 +11,21 @@ pub(crate) struct Health {
     doing: Doing,
     /// Once ready, always ready: what comes later is not mended by taking the webhook away too.
     ready: bool,
+    webhook: Webhook,
     /// The kinds that cannot be read, and why.
     pub(crate) troubles: BTreeMap<Kind, String>,
     /// How many pools and advertisements are wrong.
     pub(crate) problems: usize,
+}
+
+/// Whether the API server can ask the webhook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Webhook {
+    /// It can, or nothing is to be done for it: there is no webhook, or somebody else keeps its certificate.
+    #[default]
+    Settled,
+    /// It does not know yet whom to trust, and this is why.
+    Awaited(String),
 }
 
 /// What the controller does.
@@ -44,7 +55,14 @@ pub(crate) enum Doing {
 impl Health {
     /// Whether a rollout may go on.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+        self.ready && self.webhook == Webhook::Settled
+    }
+
+    /// Notes how the webhook is. Says whether that is new.
+    pub(crate) fn set_webhook(&mut self, webhook: Webhook) -> bool {
+        let new = self.webhook != webhook;
+        self.webhook = webhook;
+        new
     }
 
     /// Notes what the controller does. Says whether that is new.
@@ -72,6 +90,10 @@ impl fmt::Display for Health {
             Doing::Checking => writeln!(f, "ok: serving the webhook alone")?,
             Doing::Serving => writeln!(f, "ok")?,
         }
+        match &self.webhook {
+            Webhook::Settled => {}
+            Webhook::Awaited(why) => writeln!(f, "not ready: the API server does not trust the webhook yet: {why}")?,
+        }
         for (kind, trouble) in &self.troubles {
             writeln!(f, "{}: {trouble}", kind.as_str())?;
         }
@@ -79,5 +101,23 @@ impl fmt::Display for Health {
             writeln!(f, "{} problems of IPAddressPools and L2Advertisements, see the log", self.problems)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_gives_addresses_is_ready_once_its_webhook_can_be_asked() {
+        let mut health = Health::default();
+        health.set_webhook(Webhook::Awaited("no Secret".to_owned()));
+        health.set(Doing::Serving);
+        assert!(!health.is_ready() && health.to_string().contains("no Secret"), "{health}");
+
+        health.set_webhook(Webhook::Settled);
+
+        assert!(health.is_ready());
+        assert_eq!(health.to_string(), "ok\n");
     }
 }

@@ -28,7 +28,7 @@ mod shares;
 pub mod status_file;
 #[cfg(test)]
 mod stub_api;
-pub mod webhook;
+mod webhook;
 
 pub use allocator::{Allocator, Refusal};
 pub use args::{Args, MetalLbOnly, MetricsAuth, WebhookMode, accept_metallb_environment};

@@ -78,8 +78,12 @@ impl Default for Planner {
 }
 
 impl Planner {
-    /// The pools are these.
+    /// The pools are these. Nothing is looked at when they are what they were: a fight that was given up is not begun
+    /// again because somebody has made a namespace.
     pub fn handle_pools(&mut self, pools: &Pools, completeness: Completeness) {
+        if self.completeness == completeness && self.allocator.pools() == pools {
+            return;
+        }
         self.allocator = self.allocator.with_pools(pools);
         self.completeness = completeness;
         for tenant in self.tenants.values_mut() {
@@ -98,6 +102,7 @@ impl Planner {
         self.reserve(key);
         if self.phase == Phase::Serving {
             self.settle(key);
+            self.tell_what_is_shown(key);
             self.forget_if_done(key);
             self.wake(releases);
         }
@@ -148,6 +153,7 @@ impl Planner {
         }
         self.reserve(&write.service);
         self.dirty.insert(write.service.clone());
+        self.tell_what_is_shown(&write.service);
         self.forget_if_done(&write.service);
         self.wake(releases);
     }
@@ -314,6 +320,18 @@ impl Planner {
         self.tenants.remove(key);
         self.dirty.remove(key);
         self.allocator.release(key);
+    }
+
+    /// Tells of addresses only when people can see them: a write may fail, and another decision may come before it.
+    fn tell_what_is_shown(&mut self, key: &ServiceKey) {
+        let held = self.allocator.held(key);
+        let news = self.tenants.get_mut(key).and_then(|tenant| {
+            let is_shown = |(ips, _): &mut (Vec<ServiceIp>, String)| ips == held && *ips == tenant.observed.addresses;
+            tenant.news.take_if(is_shown)
+        });
+        if let Some((_, message)) = news {
+            self.tell(key, Reason::IpAllocated, message);
+        }
     }
 
     fn tell(&mut self, service: &ServiceKey, reason: Reason, message: String) {

@@ -9,11 +9,12 @@
 //! A task that ends before it was asked to ends the process.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use garpike_controller_api::{Problem, Scope, Severity as Level};
+use garpike_controller_api::{Scope, Severity as Level};
 use garpike_kubernetes::{
     Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, connect, recorder, serve_metrics,
 };
@@ -30,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::args::{Args, MetricsAuth, WebhookMode};
 use crate::gossip_secret::GossipSecret;
-use crate::health::{Doing, Health};
+use crate::health::{Doing, Health, Webhook};
 use crate::import::import;
 use crate::io::lease::Leadership;
 use crate::io::term::{End, Office, serve};
@@ -126,19 +127,20 @@ impl Controller {
         let office_leadership = leadership.subscribe();
         let leases = Api::namespaced(client.clone(), &namespace);
         let give_back = give_back.clone();
-        tasks.spawn(async move {
-            lease::keep(leases, me, leadership, give_back).await;
-            LEASE
-        });
+        if args.webhook_mode != WebhookMode::OnlyWebhook {
+            tasks.spawn(async move {
+                lease::keep(leases, me, leadership, give_back).await;
+                LEASE
+            });
+        }
         let (recorder, record) = recorder(client.clone(), "metallb-controller", args.pod_name.clone());
         tasks.spawn(async move {
             record.await;
             "events"
         });
-        let namespace_tasks = Namespaced { args, client: &client, namespace: &namespace, recorder: &recorder, stop };
-        namespace_tasks.spawn(&mut tasks, tls).await?;
-        let problems = watch::Sender::new(None);
-        tasks.spawn(configuration_state(args, client.clone(), &namespace, &problems, stop.clone()));
+        let namespaced =
+            Namespaced { args, client: &client, namespace: &namespace, recorder: &recorder, health: &health, stop };
+        namespaced.spawn(&mut tasks, tls).await?;
 
         let office = Office {
             client,
@@ -147,17 +149,18 @@ impl Controller {
             recorder,
             health,
             counts,
-            problems,
+            problems: watch::Sender::new(None),
             stop: stop.clone(),
         };
         let mut office_task = JoinSet::new();
-        office_task.spawn(work(office, args.webhook_mode));
+        let pod = Some(args.pod_name.clone()).filter(|pod| !pod.is_empty());
+        office_task.spawn(work(office, pod, args.webhook_mode));
         Ok(Self { tasks, work: office_task })
     }
 }
 
-/// Works one term after the other.
-async fn work(office: Office, mode: WebhookMode) -> End {
+/// Works one term after the other. Only who is in office says what is wrong: the others would say something else.
+async fn work(office: Office, pod: Option<String>, mode: WebhookMode) -> End {
     let stop = office.stop.clone();
     match mode {
         WebhookMode::Enabled | WebhookMode::Disabled => {}
@@ -178,7 +181,10 @@ async fn work(office: Office, mode: WebhookMode) -> End {
             () = stop.cancelled() => return End::Stopped,
             from = term => from,
         };
-        let end = serve(office.clone(), from).await;
+        let end = tokio::select! {
+            end = serve(office.clone(), from) => end,
+            never = configuration_state(&office, pod.clone()) => match never {},
+        };
         metrics::standing_by();
         match end {
             End::Stopped | End::Cut => return end,
@@ -269,22 +275,26 @@ struct Namespaced<'a> {
     client: &'a Client,
     namespace: &'a str,
     recorder: &'a Recorder,
+    health: &'a watch::Sender<Health>,
     stop: &'a CancellationToken,
 }
 
 impl Namespaced<'_> {
     async fn spawn(&self, tasks: &mut JoinSet<&'static str>, tls: TlsRules) -> Result<()> {
-        let Self { args, client, namespace, recorder, stop } = *self;
-        let (client, recorder, stop) = (client.clone(), recorder.clone(), stop.clone());
+        let Self { args, client, namespace, recorder, health, stop } = *self;
+        let (client, recorder, health, stop) = (client.clone(), recorder.clone(), health.clone(), stop.clone());
         if args.webhook_mode != WebhookMode::Disabled {
             let certificates = if args.disable_cert_rotation {
                 let dir = args.cert_dir.clone();
                 Certificates::Files { dir: dir.unwrap_or_else(|| std::env::temp_dir().join(CERT_DIR)) }
             } else {
+                let why = "nobody has looked at its certificate";
+                health.send_if_modified(|health| health.set_webhook(Webhook::Awaited(why.to_owned())));
                 Certificates::Rotated { secret: args.webhook_secret.clone(), service: args.cert_service_name.clone() }
             };
             let listener = server::bind("the webhook", WEBHOOK_PORT).await?;
-            let serve = webhook::serve(listener, client.clone(), namespace.to_owned(), certificates, tls, stop.clone());
+            let (client, namespace, stop) = (client.clone(), namespace.to_owned(), stop.clone());
+            let serve = webhook::serve(listener, client, namespace, certificates, tls, health, stop);
             tasks.spawn(async move {
                 if let Err(error) = serve.await {
                     warn!(%error, "the webhook is not served");
@@ -303,10 +313,10 @@ impl Namespaced<'_> {
             });
         }
         if args.webhook_mode != WebhookMode::OnlyWebhook {
-            let import = import(client, namespace.to_owned(), recorder, stop.clone());
+            let namespace = namespace.to_owned();
             tasks.spawn(async move {
-                import.await;
-                // There is nothing to import, or all of it is there: the process goes on.
+                import(client, namespace, recorder, stop.clone()).await;
+                // There is nothing to import, or all of it is there.
                 stop.cancelled().await;
                 "import"
             });
@@ -316,37 +326,30 @@ impl Namespaced<'_> {
 }
 
 /// Shows in the ConfigurationState of the controller what is wrong.
-fn configuration_state(
-    args: &Args,
-    client: Client,
-    namespace: &str,
-    problems: &watch::Sender<Option<Vec<Problem>>>,
-    stop: CancellationToken,
-) -> impl Future<Output = &'static str> + use<> {
-    let pod = Some(args.pod_name.clone()).filter(|pod| !pod.is_empty());
-    let reporter = ConfigurationReporter::new(client, namespace, Component::Controller, pod);
+async fn configuration_state(office: &Office, pod: Option<String>) -> Infallible {
+    let Office { client, scope, problems, stop, .. } = office;
+    let reporter = ConfigurationReporter::new(client.clone(), &scope.namespace, Component::Controller, pod);
     let mut problems = problems.subscribe();
     let texts = watch::Sender::new(None);
     let shown = texts.subscribe();
-    async move {
-        let translate = async {
-            loop {
-                let errors = problems.borrow_and_update().as_ref().map(|problems| {
-                    let errors = problems.iter().filter(|problem| problem.severity == Level::Error);
-                    errors.map(ToString::to_string).collect::<Vec<_>>()
-                });
-                texts.send_if_modified(|texts| std::mem::replace(texts, errors.clone()) != errors);
-                if problems.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+    let translate = async {
+        loop {
+            let errors = problems.borrow_and_update().as_ref().map(|problems| {
+                let errors = problems.iter().filter(|problem| problem.severity == Level::Error);
+                errors.map(ToString::to_string).collect::<Vec<_>>()
+            });
+            texts.send_if_modified(|texts| std::mem::replace(texts, errors.clone()) != errors);
+            if problems.changed().await.is_err() {
+                std::future::pending::<()>().await;
             }
-        };
-        tokio::select! {
-            () = translate => {}
-            () = reporter.run(shown, stop) => {}
         }
-        "configuration state"
+    };
+    tokio::select! {
+        () = translate => {}
+        () = reporter.run(shown, stop.clone()) => {}
     }
+    // The term ends by itself.
+    std::future::pending().await
 }
 
 /// What no other process is called, a later one of the same pod included.

@@ -24,10 +24,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use kube::Client;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::health::Health;
 use admit::{Subject, judge};
 use live::Live;
 use review::Review;
@@ -35,7 +37,7 @@ use rotation::Rotation;
 
 /// Where the certificate of the webhook comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Certificates {
+pub(crate) enum Certificates {
     /// From a Secret, which is filled and renewed in time; the webhook configuration is told whom to trust.
     Rotated {
         /// The name of the Secret.
@@ -50,17 +52,18 @@ pub enum Certificates {
     },
 }
 
-/// Serves the webhook of the objects in `namespace` until `stop`.
+/// Serves the webhook of the objects in `namespace` until `stop`, and tells `health` when the API server can ask it.
 ///
 /// # Errors
 ///
 /// When no TLS connection could ever be taken.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     client: Client,
     namespace: String,
     certificates: Certificates,
     tls: TlsRules,
+    health: watch::Sender<Health>,
     stop: CancellationToken,
 ) -> Result<(), InvalidTlsRules> {
     let served = ServedCertificate::default();
@@ -70,7 +73,7 @@ pub async fn serve(
         Certificates::Files { dir } => keeper.spawn(serve_files(dir, served, stop.clone())),
         Certificates::Rotated { secret, service } => {
             let rotation = Rotation::new(client.clone(), &namespace, secret, &service);
-            keeper.spawn(rotation.run(served, stop.clone()))
+            keeper.spawn(rotation.run(served, health, stop.clone()))
         }
     };
     let judge = Arc::new(Judge { client, namespace });
@@ -138,8 +141,8 @@ impl Judge {
 const MAX_BODY_BYTES: usize = 3 << 20;
 /// Chosen: the API server is next door.
 const BODY_WITHIN: Duration = Duration::from_secs(5);
-/// Chosen: the API server waits 10 s for the whole answer.
-const READ_WITHIN: Duration = Duration::from_secs(6);
+/// Chosen: the manifests have the API server wait 5 s for the whole answer, and this one says why there is none.
+const READ_WITHIN: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests;

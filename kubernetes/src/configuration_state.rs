@@ -112,7 +112,12 @@ impl ConfigurationReporter {
                 () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
                 update = objects.next() => match update {
                     Some(Update::All(all)) => (present, known) = (all.into_iter().next(), true),
-                    Some(Update::Applied(object)) => present = Some(object),
+                    Some(Update::Applied(object)) => {
+                        // The watch tells of our own writes one after the other, when all of them are done.
+                        if present.as_ref().is_none_or(|present| version(&object) >= version(present)) {
+                            present = Some(object);
+                        }
+                    }
                     Some(Update::Gone(_)) => present = None,
                     Some(Update::Trouble(trouble)) => {
                         warn!(name = self.component.object(), %trouble, "the ConfigurationState cannot be followed");
@@ -199,13 +204,21 @@ impl ConfigurationReporter {
     }
 }
 
-/// What the status must say, unless it says so already. The time is that of the last change between right and wrong.
+/// Grows with every change. 0 where the API server gives no number: then what comes later counts.
+fn version(object: &ConfigurationState) -> u64 {
+    object.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// What the status must say, unless it says so already. What was said before stays until somebody has looked. The time is that of the last change between right and wrong.
 fn status(
     held: Option<&ConfigurationStateStatus>,
     problems: Option<&[String]>,
     condition: &str,
     now: &Time,
 ) -> Option<ConfigurationStateStatus> {
+    if problems.is_none() && held.is_some_and(|held| held.result.is_some()) {
+        return None;
+    }
     let (result, error_summary) = match problems {
         None => (ConfigurationResult::Unknown, String::new()),
         Some([]) => (ConfigurationResult::Valid, String::new()),
@@ -300,6 +313,8 @@ mod tests {
         let unknown = said(None, None, 1).unwrap();
 
         assert_eq!((unknown.result, unknown.conditions.len()), (Some(ConfigurationResult::Unknown), 0));
+        let before = said(None, Some(&["p is wrong"]), 1).unwrap();
+        assert_eq!(said(Some(&before), None, 2), None, "what was said before a restart stays");
     }
 
     #[test]

@@ -103,6 +103,8 @@ fn impossible_request(ground: &Ground<'_>) {
 
         site.has("wants", &[&site.v4(99)]).await;
         assert!(site.ips("garbage").await.is_empty());
+        let events = site.events("garbage").await;
+        assert_eq!(events.len(), 1, "one mistake is told once: {events:?}");
     });
 }
 

@@ -15,11 +15,13 @@ mod adoption;
 mod allocation;
 mod bad_input;
 mod dual_stack;
+mod housekeeping;
 mod replicas;
 mod selection;
 mod selftest;
 mod sharing;
 mod site;
+mod webhook;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ const CHECKS: &[&[Check]] = &[
     adoption::CHECKS,
     replicas::CHECKS,
     bad_input::CHECKS,
+    housekeeping::CHECKS,
+    webhook::CHECKS,
 ];
 
 fn main() -> ExitCode {

@@ -282,7 +282,7 @@ pub(crate) fn all_differ(ips: &[String]) -> bool {
 }
 
 /// Objects are merged; anything else is replaced.
-fn merge(into: &mut Value, more: Value) {
+pub(crate) fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
             for (key, value) in more {

@@ -267,9 +267,10 @@ fn etcd_arguments(directory: &Path, clients: SocketAddr, peers: SocketAddr) -> V
 
 fn server_arguments(directory: &Path, address: SocketAddr, etcd: SocketAddr, stack: Stack) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
+    // Loopback, so that a webhook of this machine can be called by its Service without a kube-proxy.
     let cluster_ips = match stack {
-        Stack::V4 => "10.96.0.0/16",
-        Stack::Dual => "10.96.0.0/16,fd00:10:96::/112",
+        Stack::V4 => "127.96.0.0/16",
+        Stack::Dual => "127.96.0.0/16,fd00:10:96::/112",
     };
     let pairs = [
         ("etcd-servers", format!("http://{etcd}")),

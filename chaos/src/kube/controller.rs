@@ -98,6 +98,11 @@ impl Controller {
         get(self.health, "/readyz").await.ok()
     }
 
+    /// The port of `/metrics`.
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics
+    }
+
     /// What `/metrics` says; empty when nobody listens.
     pub async fn metrics(&self) -> String {
         get(self.metrics, "/metrics").await.map(|(_, text)| text).unwrap_or_default()

@@ -115,7 +115,8 @@ impl<'a> Installation<'a> {
         Ok(())
     }
 
-    /// Starts a controller, as the pod `name`.
+    /// Starts a controller, as the pod `name`. It serves no webhook, and metrics to everybody, unless the
+    /// arguments say otherwise.
     ///
     /// # Errors
     ///
@@ -141,7 +142,13 @@ impl<'a> Installation<'a> {
         let mut command = Command::new(&self.program);
         command.arg("controller").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--namespace", &self.namespace, "--pod-name", name, "--deployment", "controller"]);
-        command.args(["--ml-secret-name", "memberlist", "--webhook-mode", "disabled", "--metrics-auth", "none"]);
+        command.args(["--ml-secret-name", "memberlist"]);
+        // The webhook listens on a port that is the same for all.
+        for default in [["--webhook-mode", "disabled"], ["--metrics-auth", "none"]] {
+            if !arguments.contains(&default[0]) {
+                command.args(default);
+            }
+        }
         command.args(["--health-probe-port", &health.to_string(), "--port", &metrics.to_string()]);
         if let Some(class) = &self.class {
             command.args(["--lb-class", class]);

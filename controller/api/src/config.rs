@@ -100,7 +100,7 @@ impl Pool {
 }
 
 /// Pools of which no two hold one address.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pools {
     by_name: BTreeMap<PoolName, Pool>,
     /// The ranges of all pools by their first address.

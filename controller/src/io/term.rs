@@ -109,6 +109,8 @@ impl Term {
         let now = now();
         metrics::leading();
         office.health.send_if_modified(|health| health.set(Doing::Reading));
+        // What an earlier term found is not known to be so.
+        office.problems.send_replace(None);
         Self {
             registry: Registry::new(office.scope.clone()),
             watches: Watches::new(&office.client, &office.scope.namespace),

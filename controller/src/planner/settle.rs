@@ -258,7 +258,10 @@ impl Planner {
         let pool = pool.map(|pool| pool.name.to_string()).unwrap_or_default();
         if ips != before {
             let instead = if before.is_empty() { String::new() } else { format!(", it had {}", list(before)) };
-            self.tell(key, Reason::IpAllocated, format!("has {} from the pool {pool}{instead}", list(&ips)));
+            let message = format!("has {} from the pool {pool}{instead}", list(&ips));
+            if let Some(tenant) = self.tenants.get_mut(key) {
+                tenant.news = Some((ips.clone(), message));
+            }
         }
         self.accept(key);
         self.dirty.insert(key.clone());
@@ -286,7 +289,8 @@ impl Planner {
     fn refuse(&mut self, key: &ServiceKey, has: &[ServiceIp], refusal: Refusal) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         let kind = |refusal: &Refusal| std::mem::discriminant(refusal);
-        let is_news = tenant.refusal.as_ref().map(kind) != Some(kind(&refusal));
+        // Of a request that contradicts itself its object has told more: the field and the value.
+        let is_news = tenant.refusal.as_ref().map(kind) != Some(kind(&refusal)) && refusal != Refusal::InvalidRequest;
         let message = if has.is_empty() {
             format!("has no address: {refusal}")
         } else {

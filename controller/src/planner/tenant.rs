@@ -77,6 +77,8 @@ pub(super) struct Tenant {
     pub(super) standing: Standing,
     /// Why it does not have what it asks for.
     pub(super) refusal: Option<Refusal>,
+    /// Addresses that it was given, and what people are to be told once its status shows them.
+    pub(super) news: Option<(Vec<ServiceIp>, String)>,
     /// Its place in the queue.
     pub(super) turn: Option<u64>,
     pub(super) writing: Writing,
@@ -101,7 +103,7 @@ pub(super) enum Standing {
 ///        poll_write            handle_published
 /// Idle ─────────────► Begun ─────────────────────► Idle
 ///  ▲                    │ Conflict
-///  │ a newer version    ├──────────► Outdated ───► (Idle)
+///  │ a newer version    ├──────────► Outdated ───► (Idle, by handle_timeout too)
 ///  │                    │ Refused, Unknown
 ///  └────────────────────┴──────────► Paused ─────► (Idle, by handle_timeout)
 /// ```
@@ -109,7 +111,7 @@ pub(super) enum Standing {
 pub(super) enum Writing {
     Idle,
     Begun(Write),
-    /// A newer version will come.
+    /// A newer version should come, and is waited for only so long.
     Outdated,
     Paused,
 }
@@ -131,6 +133,7 @@ impl Tenant {
             status_changed: true,
             standing: Standing::Ours,
             refusal: None,
+            news: None,
             turn: None,
             writing: Writing::Idle,
             uncertain: None,

@@ -21,6 +21,7 @@ fn gives_nothing_before_it_knows_who_has_what() {
     planner.handle_service(&key("b"), has(service("b"), &["10.0.0.0"], "p"));
     planner.handle_synced();
 
+    assert_eq!(events(&mut planner), [""; 0], "nobody can see the address yet");
     assert_eq!(run(&mut planner), ["a = 10.0.0.1 p"]);
     assert_eq!(events(&mut planner), ["a IPAllocated has 10.0.0.1 from the pool p"]);
     assert_eq!(run(&mut planner), [""; 0]);
@@ -108,7 +109,7 @@ fn a_conflict_waits_for_the_newer_object_and_then_writes_over_that() {
     let mut planner = started(&[pool("p", &["10.0.0.0/31"])], [wants(service("a"))]);
     let write = planner.poll_write().unwrap();
     planner.handle_failure(&write, Failure::Conflict, Instant::now());
-    assert_eq!((planner.poll_write(), planner.poll_timeout()), (None, None));
+    assert_eq!(planner.poll_write(), None);
     planner.handle_service(&key("a"), Observed { version: 7, ..wants(service("a")) });
     let write = planner.poll_write().unwrap();
     assert_eq!(write.version, 7);
@@ -116,6 +117,33 @@ fn a_conflict_waits_for_the_newer_object_and_then_writes_over_that() {
     planner.handle_service(&key("a"), Observed { version: 9, ..wants(service("a")) });
     planner.handle_failure(&write, Failure::Conflict, Instant::now());
     assert_eq!(planner.poll_write().unwrap().version, 9);
+}
+
+#[test]
+fn a_conflict_that_no_newer_object_explains_is_tried_again() {
+    let mut planner = started(&[pool("p", &["10.0.0.0/31"])], [wants(service("a"))]);
+    let mut at = Instant::now();
+    for _ in 0..3 {
+        let write = planner.poll_write().unwrap();
+        planner.handle_failure(&write, Failure::Conflict, at);
+        assert_eq!(planner.poll_write(), None);
+        at = planner.poll_timeout().expect("nothing else may ever happen");
+        planner.handle_timeout(at);
+    }
+
+    assert_eq!(events(&mut planner), [""; 0], "nothing is told of an address that was never written");
+    assert_eq!(run(&mut planner), ["a = 10.0.0.0 p"]);
+    assert_eq!(events(&mut planner), ["a IPAllocated has 10.0.0.0 from the pool p"]);
+}
+
+#[test]
+fn an_address_is_told_of_when_the_watch_shows_what_no_answer_said() {
+    let mut planner = started(&[pool("p", &["10.0.0.0/31"])], [wants(service("a"))]);
+    let write = planner.poll_write().unwrap();
+    planner.handle_failure(&write, Failure::Unknown, Instant::now());
+    planner.handle_service(&key("a"), Observed { version: 2, ..has(service("a"), &["10.0.0.0"], "p") });
+
+    assert_eq!(events(&mut planner), ["a IPAllocated has 10.0.0.0 from the pool p"]);
 }
 
 #[test]
@@ -159,6 +187,9 @@ fn stops_after_three_overwrites_and_says_so() {
     }
 
     assert_eq!(written, ["a = 10.0.0.0 p"; 3]);
+    // They are judged again with every namespace that somebody makes.
+    planner.handle_pools(&pools([pool("p", &["10.0.0.0/31"])]), Completeness::Whole);
+    assert_eq!(run(&mut planner), [""; 0], "the pools are what they were");
     assert!(events(&mut planner).last().unwrap().starts_with(
         "a LoadBalancerFailed has 10.9.9.9 and not what it asks for: another allocator overwrites its status"
     ));

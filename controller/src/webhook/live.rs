@@ -1,5 +1,7 @@
 //! The objects that are there when one more is judged, read from the API server itself.
 
+use std::time::Duration;
+
 use garpike_controller_api::{BGPPeer, Community, IPAddressPool, L2Advertisement};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ApiResource, DynamicObject, ListParams};
@@ -26,7 +28,7 @@ impl Live {
     ///
     /// # Errors
     ///
-    /// When the API server does not give it.
+    /// When the API server does not give it. One that is busy is asked again and again: the caller bounds the time.
     pub(super) async fn read(client: &Client, namespace: &str, subject: Subject) -> Result<Self, kube::Error> {
         let mut live = Self::default();
         match subject {
@@ -51,12 +53,19 @@ where
 {
     let resource = ApiResource::erase::<K>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    match api.list(&ListParams::default()).await {
-        Ok(list) => {
-            Ok(list.items.iter().filter_map(|object| serde_json::to_value(object).ok()).filter_map(parse).collect())
-        }
-        Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(Vec::new()),
-        Err(error) => Err(error),
+    loop {
+        return match api.list(&ListParams::default()).await {
+            Ok(list) => {
+                Ok(list.items.iter().filter_map(|object| serde_json::to_value(object).ok()).filter_map(parse).collect())
+            }
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(Vec::new()),
+            // For a moment after a definition was changed, by the certificate of this webhook for one.
+            Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => {
+                tokio::time::sleep(ASK_AGAIN).await;
+                continue;
+            }
+            Err(error) => Err(error),
+        };
     }
 }
 
@@ -78,3 +87,27 @@ async fn nodes(client: &Client) -> Option<Vec<Node>> {
 }
 
 const NOT_FOUND: u16 = 404;
+const TOO_MANY_REQUESTS: u16 = 429;
+/// Chosen: a definition is served again within a second.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::stub_api::{StubApi, refusal};
+
+    #[tokio::test]
+    async fn an_api_server_that_loads_a_definition_is_asked_again() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let api = StubApi::start(move |_, _| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => refusal(TOO_MANY_REQUESTS, "storage is (re)initializing"),
+            _ => (200, json!({"metadata": {}, "items": []})),
+        })
+        .await;
+
+        assert!(Live::read(&api.client, "ours", Subject::BgpPeer).await.unwrap().peers.is_empty());
+    }
+}

@@ -13,8 +13,11 @@ use kube::api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, Post
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::health::{Health, Webhook};
 
 use super::certificates::{CA, CERTIFICATE, Decision, Entries, KEY, decide, make};
 
@@ -33,12 +36,19 @@ impl Rotation {
         Self { client, secrets, secret, host: format!("{service}.{namespace}.svc") }
     }
 
-    /// Goes on until `stop`.
-    pub(super) async fn run(self, served: ServedCertificate, stop: CancellationToken) {
+    /// Goes on until `stop`. The webhook is awaited until everything is done for the first time.
+    pub(super) async fn run(self, served: ServedCertificate, health: watch::Sender<Health>, stop: CancellationToken) {
         let mut complaint = None;
         let mut trusted = None;
+        let mut settled = false;
         loop {
             let kept = self.keep(&served, &mut trusted).await;
+            settled |= kept.is_ok();
+            if settled {
+                health.send_if_modified(|health| health.set_webhook(Webhook::Settled));
+            } else if let Err(error) = &kept {
+                health.send_if_modified(|health| health.set_webhook(Webhook::Awaited(error.to_string())));
+            }
             let pause = if kept.is_ok() { LOOK_EVERY } else { TRY_AGAIN };
             let text = kept.err().map(|error| error.to_string());
             if let Some(text) = &text

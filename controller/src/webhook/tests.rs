@@ -10,7 +10,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::certificates::{CA, Entries, make};
@@ -102,7 +101,8 @@ impl Lab {
         let certificates = Certificates::Rotated { secret: "s".to_owned(), service: "webhook".to_owned() };
         tasks.spawn(async move {
             let (namespace, stop) = ("metallb-system".to_owned(), CancellationToken::new());
-            serve(listener, client, namespace, certificates, TlsRules::default(), stop).await.unwrap();
+            let health = watch::Sender::new(Health::default());
+            serve(listener, client, namespace, certificates, TlsRules::default(), health, stop).await.unwrap();
         });
         Self { address, entries, _api: api, _tasks: tasks }
     }
