@@ -256,8 +256,14 @@ fn source_address(peer: SocketAddr) -> Result<IpAddr> {
 /// Makes MetalLB's environment variables the defaults of their flags: below flag and `GARPIKE_*`.
 pub fn accept_metallb_environment(mut command: Command) -> Command {
     for (argument, variable) in METALLB_VARIABLES {
-        let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else { continue };
-        command = command.mut_arg(argument, |argument| argument.default_value(value).required(false));
+        if std::env::var_os(variable).is_none_or(|value| value.is_empty()) {
+            continue;
+        }
+        command = command.mut_arg(argument, |argument| {
+            let ours = argument.get_env().and_then(std::env::var_os);
+            // Not as a default: that would not count as given where one of two flags must be.
+            if ours.is_some() { argument } else { argument.env(variable) }
+        });
     }
     command
 }

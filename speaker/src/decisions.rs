@@ -144,6 +144,9 @@ fn read(path: &Path) -> VecDeque<Decision> {
 
 /// Appends until the queue ends; a file that has become too long makes room for a new one.
 fn write(path: &PathBuf, mut written: usize, queue: &Receiver<Vec<Decision>>) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
     let open = || OpenOptions::new().append(true).create(true).open(path);
     let mut file = open()?;
     for decisions in queue {
@@ -195,18 +198,19 @@ mod tests {
     #[test]
     fn what_was_written_is_read_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        let mut decisions = Decisions::open(Some(dir.path()));
+        let dir = dir.path().join("state");
+        let mut decisions = Decisions::open(Some(&dir));
         decisions.note(&[change(1)], "n2 is no member any more", UNIX_EPOCH + Duration::from_millis(1_500));
         decisions.note(&[change(2)], "n2 is a member", UNIX_EPOCH + Duration::from_secs(2));
         let expected: Vec<Decision> = decisions.iter().cloned().collect();
-        let shown = || read(&dir.path().join(FILE)).into_iter().collect::<Vec<_>>();
+        let shown = || read(&dir.join(FILE)).into_iter().collect::<Vec<_>>();
         for _ in 0..2_000 {
             if shown().len() < 2 {
                 thread::sleep(Duration::from_millis(5));
             }
         }
 
-        let again = Decisions::open(Some(dir.path()));
+        let again = Decisions::open(Some(&dir));
 
         assert_eq!(again.iter().cloned().collect::<Vec<_>>(), expected);
         assert_eq!(expected[0].at, "1970-01-01T00:00:01.500Z");

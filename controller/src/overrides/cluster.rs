@@ -7,6 +7,7 @@ use garpike_controller_api::{
     DRAIN_ANNOTATION, IPAddressPool, L2Advertisement, OWNER_ANNOTATION, ObjectKey, Objects, Sourced,
 };
 use garpike_election::ServiceKey;
+use garpike_kubernetes::Lenient;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -126,13 +127,23 @@ fn annotations(request: &Request, group: &Group, objects: &Objects) -> Vec<Annot
 /// All objects that decide who may own what.
 async fn read(client: &Client, namespace: &str) -> Result<Objects, ClusterError> {
     Ok(Objects {
-        pools: list::<IPAddressPool>(namespaced(client, namespace), "IPAddressPool").await?,
-        advertisements: list::<L2Advertisement>(namespaced(client, namespace), "L2Advertisement").await?,
+        pools: readable(list::<Lenient<IPAddressPool>>(namespaced(client, namespace), "IPAddressPool").await?),
+        advertisements: readable(
+            list::<Lenient<L2Advertisement>>(namespaced(client, namespace), "L2Advertisement").await?,
+        ),
         services: list::<Service>(Api::all(client.clone()), "Service").await?,
         nodes: list::<Node>(Api::all(client.clone()), "Node").await?,
         namespaces: list::<Namespace>(Api::all(client.clone()), "Namespace").await?,
         ..Objects::default()
     })
+}
+
+/// Those that can be read; the others have no effect, and the speakers tell why.
+fn readable<K>(objects: BTreeMap<ObjectKey, Sourced<Lenient<K>>>) -> BTreeMap<ObjectKey, Sourced<K>> {
+    let readable = |(key, sourced): (ObjectKey, Sourced<Lenient<K>>)| {
+        Some((key, Sourced { object: sourced.object.object.ok()?, source: sourced.source }))
+    };
+    objects.into_iter().filter_map(readable).collect()
 }
 
 fn namespaced<K>(client: &Client, namespace: &str) -> Api<K>

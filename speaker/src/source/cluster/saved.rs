@@ -76,6 +76,9 @@ impl StateDir {
 
     /// Writes `objects`.
     pub(crate) fn write(&self, objects: &Objects) -> io::Result<()> {
+        if let Some(dir) = self.file.parent() {
+            fs::create_dir_all(dir)?;
+        }
         let mut file = BufWriter::new(File::create(&self.temporary)?);
         serde_json::to_writer(&mut file, &Saved::of(objects))?;
         file.flush()?;
