@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use garpike_controller_api::{
-    DRAIN_ANNOTATION, IPAddressPool, L2Advertisement, OWNER_ANNOTATION, ObjectKey, Objects, Sourced,
+    DRAIN_ANNOTATION, IPAddressPool, L2Advertisement, OWNER_ANNOTATION, ObjectKey, Objects, ServingEndpoints, Sourced,
+    service_of,
 };
 use garpike_election::ServiceKey;
 use garpike_kubernetes::Lenient;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -134,8 +136,20 @@ async fn read(client: &Client, namespace: &str) -> Result<Objects, ClusterError>
         services: list::<Service>(Api::all(client.clone()), "Service").await?,
         nodes: list::<Node>(Api::all(client.clone()), "Node").await?,
         namespaces: list::<Namespace>(Api::all(client.clone()), "Namespace").await?,
+        endpoints: Some(endpoints(list::<EndpointSlice>(Api::all(client.clone()), "EndpointSlice").await?)),
         ..Objects::default()
     })
+}
+
+/// Where each Service can be served.
+fn endpoints(slices: BTreeMap<ObjectKey, Sourced<EndpointSlice>>) -> BTreeMap<ObjectKey, ServingEndpoints> {
+    let mut endpoints: BTreeMap<ObjectKey, ServingEndpoints> = BTreeMap::new();
+    for slice in slices.values().map(|sourced| &sourced.object) {
+        if let Some(service) = service_of(slice) {
+            endpoints.entry(service).or_default().extend(&ServingEndpoints::of(slice));
+        }
+    }
+    endpoints
 }
 
 /// Those that can be read; the others have no effect, and the speakers tell why.
