@@ -71,15 +71,17 @@ impl<K: Resource> Resource for Lenient<K> {
 mod tests {
     use garpike_controller_api::{IPAddressPool, L2Advertisement};
     use kube::core::ObjectList;
+    use serde_json::json;
 
     use super::*;
 
     #[test]
     fn one_that_is_broken_does_not_hide_the_others() {
-        let list = serde_json::json!({
+        let status = json!({"assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": 0});
+        let list = json!({
             "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPoolList", "metadata": {"resourceVersion": "7"},
             "items": [
-                {"metadata": {"name": "good"}, "spec": {"addresses": ["10.0.0.0/24"]}, "status": {"assignedIPv4": 1}},
+                {"metadata": {"name": "good"}, "spec": {"addresses": ["10.0.0.0/24"]}, "status": status},
                 {"metadata": {"name": "odd"}, "spec": {"addresses": ["10.0.1.0/24"]}, "status": {"assignedIPv4": "few"}},
                 {"metadata": {"name": "bad"}, "spec": {"addresses": "10.0.0.0/24"}},
             ],
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_advertisement_without_a_spec_advertises_everything() {
-        let json = serde_json::json!({
+        let json = json!({
             "apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "metadata": {"name": "all"},
         });
         let read: Lenient<L2Advertisement> = serde_json::from_value(json).unwrap();
