@@ -74,8 +74,7 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Image(args) => image::run(args),
         Xtask::Setup(Setup::Deny) => setup_deny(),
         Xtask::Setup(Setup::Lab) => setup_lab(),
-        // The binary that the tests start knows what it needs.
-        Xtask::Setup(Setup::Kubernetes) => cargo(&["run", "--profile", PROFILE, "--", "chaos", "programs"]),
+        Xtask::Setup(Setup::Kubernetes) => setup_kubernetes(),
     }
 }
 
@@ -116,11 +115,17 @@ fn test() -> Result<()> {
     // Needs neither rights nor other programs.
     cargo(&["test", "--workspace", "--profile", PROFILE])?;
     // Needs user namespaces or root; fails, with the setting to change, where there are none.
-    cargo(&["test", "--profile", PROFILE, "--test", "kernel"])?;
+    by_name(&["kernel"])?;
     // Fail, with the command that brings them, where there are no programs of others.
-    cargo(&["test", "--profile", PROFILE, "--test", "install"])?;
-    cargo(&["test", "--profile", PROFILE, "--test", "kubernetes"])?;
-    cargo(&["test", "--profile", PROFILE, "--test", "lab", "--", "--test-threads=1"])
+    by_name(&["install"])?;
+    by_name(&["kubernetes"])?;
+    by_name(&["lab", "--", "--test-threads=1"])
+}
+
+/// Runs a test that is not among the others. As part of the workspace, so that the features are the same, and nothing is
+/// built twice.
+fn by_name(test: &[&str]) -> Result<()> {
+    cargo(&[&["test", "--workspace", "--profile", PROFILE, "--test"], test].concat())
 }
 
 fn lint() -> Result<()> {
@@ -198,6 +203,12 @@ fn setup_deny() -> Result<()> {
     cargo(&["install", "cargo-deny", "--locked", "--version", DENY_VERSION])
 }
 
+/// The binary that the tests start knows which programs of others it needs.
+fn setup_kubernetes() -> Result<()> {
+    cargo(&["test", "--workspace", "--profile", PROFILE, "--no-run"])?;
+    succeed(Command::new(target_dir().join(PROFILE).join("garpike")).args(["chaos", "programs"]))
+}
+
 fn setup_lab() -> Result<()> {
     let found = |program: &&str| succeeds(Command::new(program).arg("--version"));
     if LAB_PROGRAMS.iter().all(found) {
@@ -250,6 +261,10 @@ fn printed(command: &Command) -> String {
     let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
     let program = command.get_program().to_string_lossy().into_owned();
     words.chain([program]).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// The root of the workspace.
