@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let seen = Seen::parse(args.at.state()?)?;
+    let seen = Seen::parse(&args.at.state()?)?;
     let subject = args.subject.as_str();
     let ip: Option<ServiceIp> = subject.parse().ok();
     let service = if subject.contains('/') { subject.to_owned() } else { format!("default/{subject}") };

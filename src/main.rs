@@ -11,8 +11,10 @@ mod completions;
 mod controller;
 mod convert;
 mod drain;
+mod environment;
 mod explain;
 mod keys;
+mod logging;
 mod move_;
 mod overrides;
 mod owners;
@@ -56,8 +58,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::command()
-        .mut_subcommand("speaker", garpike_speaker::accept_metallb_environment)
-        .mut_subcommand("controller", garpike_controller::accept_metallb_environment);
+        .mut_subcommand("speaker", |command| environment::accept(command, &garpike_speaker::METALLB_VARIABLES))
+        .mut_subcommand("controller", |command| environment::accept(command, &garpike_controller::METALLB_VARIABLES));
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Speaker(args) => speaker::run(&args),

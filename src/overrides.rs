@@ -77,7 +77,7 @@ impl Target {
     fn look(&self) -> Result<Option<Seen>> {
         let state = if self.manifests.is_some() { self.at.state_of_this_host() } else { self.at.state() };
         match state {
-            Ok(state) => Ok(Some(Seen::parse(state)?)),
+            Ok(state) => Ok(Some(Seen::parse(&state)?)),
             Err(error) if error.is::<io::Error>() => Ok(None),
             Err(error) => Err(error),
         }

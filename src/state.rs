@@ -94,8 +94,8 @@ impl Where {
 
 impl Seen {
     /// Reads a state.
-    pub(crate) fn parse(state: Value) -> Result<Self> {
-        serde_json::from_value(state).context("what is shown is not the state of a speaker of this version")
+    pub(crate) fn parse(state: &Value) -> Result<Self> {
+        Self::deserialize(state).context("what is shown is not the state of a speaker of this version")
     }
 
     /// Who lives, as the election wants it.

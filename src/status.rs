@@ -33,7 +33,7 @@ pub(crate) enum Output {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let state = args.at.state()?;
-    let seen = Seen::parse(state.clone())?;
+    let seen = Seen::parse(&state)?;
     let mut out = io::stdout().lock();
     match args.output {
         Output::Text => tell(&mut out, &seen)?,

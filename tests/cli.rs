@@ -182,6 +182,21 @@ fn speaker_without_a_key_asks_for_one() {
 }
 
 #[test]
+fn the_key_path_in_metallbs_variable_counts_as_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("secretkey");
+
+    let output = Command::new(env!("CARGO_BIN_EXE_garpike"))
+        .args(["speaker", "--node-name", "n1", "--manifests", path(directory.path())])
+        .env("METALLB_ML_SECRET_KEY_PATH", &missing)
+        .output()
+        .unwrap();
+
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(path(&missing)), "{}", stderr(&output));
+}
+
+#[test]
 fn keys_generate_prints_a_new_secret_as_openssl_does() {
     let (first, second) = (garpike(&["keys", "generate"]), garpike(&["keys", "generate"]));
 

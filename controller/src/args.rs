@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Command, ValueEnum};
+use clap::{Args as ClapArgs, ValueEnum};
 
 /// `garpike controller`: gives addresses to Services of a Kubernetes cluster.
 #[derive(ClapArgs, Clone, Debug)]
@@ -143,23 +143,8 @@ impl Args {
     }
 }
 
-/// Makes MetalLB's environment variables the defaults of their flags: below flag and `GARPIKE_*`.
-pub fn accept_metallb_environment(mut command: Command) -> Command {
-    for (argument, variable) in METALLB_VARIABLES {
-        if std::env::var_os(variable).is_none_or(|value| value.is_empty()) {
-            continue;
-        }
-        command = command.mut_arg(argument, |argument| {
-            let ours = argument.get_env().and_then(std::env::var_os);
-            // Not as a default: that would not count as given where one of two flags must be.
-            if ours.is_some() { argument } else { argument.env(variable) }
-        });
-    }
-    command
-}
-
 /// Argument and the variable of MetalLB 0.16's controller that sets it.
-const METALLB_VARIABLES: [(&str, &str); 4] = [
+pub const METALLB_VARIABLES: [(&str, &str); 4] = [
     ("namespace", "METALLB_NAMESPACE"),
     ("pod_name", "METALLB_POD_NAME"),
     ("deployment", "METALLB_DEPLOYMENT"),

@@ -2,7 +2,6 @@
 
 pub(crate) mod foreign;
 pub(crate) mod lease;
-pub(crate) mod server;
 pub(crate) mod term;
 pub(crate) mod watches;
 pub(crate) mod writes;

@@ -31,6 +31,6 @@ mod stub_api;
 mod webhook;
 
 pub use allocator::{Allocator, Refusal};
-pub use args::{Args, MetalLbOnly, MetricsAuth, WebhookMode, accept_metallb_environment};
+pub use args::{Args, METALLB_VARIABLES, MetalLbOnly, MetricsAuth, WebhookMode};
 pub use plan::{Outcome, Plan, plan};
 pub use run::run;

@@ -10,11 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use garpike_controller_api::{Scope, Severity as Level};
+use garpike_kubernetes::http::{self, Answer};
 use garpike_kubernetes::{
     Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, connect, recorder, serve_metrics,
 };
@@ -22,6 +24,7 @@ use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -35,7 +38,7 @@ use crate::health::{Doing, Health, Webhook};
 use crate::import::import;
 use crate::io::lease::Leadership;
 use crate::io::term::{End, Office, serve};
-use crate::io::{foreign, lease, server};
+use crate::io::{foreign, lease};
 use crate::lease::Identity;
 use crate::metrics;
 use crate::webhook::{self, Certificates};
@@ -91,21 +94,21 @@ impl Controller {
         let counts = watch::Sender::new(BTreeMap::new());
         let mut tasks = JoinSet::new();
 
-        let probes = server::bind("--health-probe-port", args.health_probe_port).await?;
+        let probes = bind("--health-probe-port", args.health_probe_port).await?;
         let shown = health.subscribe();
         tasks.spawn(async move {
-            server::serve(probes, move |path| probe(path, &shown.borrow())).await;
+            http::serve(probes, Arc::new(move |path| probe(path, &shown.borrow())), to_the_end()).await;
             "probes"
         });
         let tls = tls_rules(args)?;
         if args.port != 0 {
-            let listener = server::bind("--port", args.port).await?;
+            let listener = bind("--port", args.port).await?;
             let shown = counts.subscribe();
             let scrape = move || prometheus.render() + &metrics::pools(&shown.borrow());
             match args.metrics_auth {
                 MetricsAuth::None => tasks.spawn(async move {
-                    let route = move |path: &str| (path == "/metrics").then(|| (StatusCode::OK, scrape()));
-                    server::serve(listener, route).await;
+                    let route = move |path: &str| (path == "/metrics").then(|| Answer::metrics(scrape()));
+                    http::serve(listener, Arc::new(route), to_the_end()).await;
                     "metrics"
                 }),
                 MetricsAuth::TokenReview => {
@@ -251,13 +254,30 @@ fn prometheus() -> Result<PrometheusHandle> {
     Ok(prometheus)
 }
 
-fn probe(path: &str, health: &Health) -> Option<(StatusCode, String)> {
+fn probe(path: &str, health: &Health) -> Option<Answer> {
     match path {
-        "/healthz" => Some((StatusCode::OK, "ok\n".to_owned())),
-        "/readyz" if health.is_ready() => Some((StatusCode::OK, health.to_string())),
-        "/readyz" => Some((StatusCode::SERVICE_UNAVAILABLE, health.to_string())),
+        "/healthz" => Some(Answer::text(StatusCode::OK, "ok\n")),
+        "/readyz" if health.is_ready() => Some(Answer::text(StatusCode::OK, health.to_string())),
+        "/readyz" => Some(Answer::text(StatusCode::SERVICE_UNAVAILABLE, health.to_string())),
         _ => None,
     }
+}
+
+/// Probes are answered until the process ends.
+fn to_the_end() -> CancellationToken {
+    CancellationToken::new()
+}
+
+/// Binds a port on all addresses; only those of IPv4 where there is no IPv6.
+///
+/// # Errors
+///
+/// Names `flag`, the port and the mend when it is taken.
+async fn bind(flag: &str, port: u16) -> Result<TcpListener> {
+    let all = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from(([0, 0, 0, 0], port))];
+    TcpListener::bind(&all[..])
+        .await
+        .with_context(|| format!("{flag}: cannot listen on port {port}; choose another one or stop its present user"))
 }
 
 fn tls_rules(args: &Args) -> Result<TlsRules> {
@@ -292,7 +312,7 @@ impl Namespaced<'_> {
                 health.send_if_modified(|health| health.set_webhook(Webhook::Awaited(why.to_owned())));
                 Certificates::Rotated { secret: args.webhook_secret.clone(), service: args.cert_service_name.clone() }
             };
-            let listener = server::bind("the webhook", WEBHOOK_PORT).await?;
+            let listener = bind("the webhook", WEBHOOK_PORT).await?;
             let (client, namespace, stop) = (client.clone(), namespace.to_owned(), stop.clone());
             let serve = webhook::serve(listener, client, namespace, certificates, tls, health, stop);
             tasks.spawn(async move {

@@ -11,6 +11,8 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
+use crate::failure::failure;
+
 /// What there is of a kind, or what has become of it.
 #[derive(Clone, Debug)]
 pub enum Update<K> {
@@ -143,28 +145,13 @@ fn trouble(error: &watcher::Error) -> Option<Trouble> {
             return Some(Trouble::Failed(error.to_string()));
         }
     };
-    let kube::Error::Api(status) = cause else { return Some(Trouble::Failed(with_causes(cause))) };
+    let kube::Error::Api(status) = cause else { return Some(Trouble::Failed(failure(cause))) };
     match status.code {
         GONE => None,
         FORBIDDEN => Some(Trouble::Forbidden(status.message.clone())),
         NOT_FOUND => Some(Trouble::Unknown(status.message.clone())),
         code => Some(Trouble::Failed(format!("{} ({code})", status.message))),
     }
-}
-
-/// An error with all its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 const FORBIDDEN: u16 = 403;

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -13,11 +12,11 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::trace;
+
+use crate::accept::accept;
 
 /// Answers each request by `answer` until `stop`; requests that are being answered then get a moment.
 pub async fn serve_https<A, F>(listener: TcpListener, acceptor: TlsAcceptor, answer: A, stop: CancellationToken)
@@ -25,33 +24,11 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                    trace!(%peer, "too many connections");
-                    continue;
-                };
-                let (acceptor, answer, stop) = (acceptor.clone(), answer.clone(), stop.clone());
-                connections.spawn(async move {
-                    serve_connection(stream, &acceptor, answer, &stop).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, say: wait rather than spin.
-                trace!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    let serve = |stream| {
+        let (acceptor, answer, stop) = (acceptor.clone(), answer.clone(), stop.clone());
+        async move { serve_connection(stream, &acceptor, answer, &stop).await }
+    };
+    let mut connections = accept(listener, serve, &stop).await;
     let all = async { while connections.join_next().await.is_some() {} };
     // What is not answered by then is cut off with its task.
     let _ = tokio::time::timeout(LAST_ANSWER, all).await;
@@ -105,8 +82,6 @@ pub fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> R
     response
 }
 
-/// Chosen: a few scrapers, or API servers, at once; more are turned away rather than served slowly.
-const MAX_CONNECTIONS: usize = 64;
 /// Chosen: a token of a ServiceAccount has 1 to 2 KiB, with many audiences some more.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

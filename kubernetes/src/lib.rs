@@ -5,11 +5,13 @@
 //! Nothing here decides anything. Invariants: no request waits for ever, no queue grows without bound, and an API server
 //! that is away is asked again, ever more slowly, and reported once.
 
+mod accept;
 mod client;
 mod configuration_state;
 mod events;
 mod failure;
 mod follow;
+pub mod http;
 pub mod https;
 mod lenient;
 mod serving;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args as ClapArgs, Command};
+use clap::Args as ClapArgs;
 use garpike_election::NodeName;
 use hyper::Uri;
 
@@ -253,23 +253,8 @@ fn source_address(peer: SocketAddr) -> Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Makes MetalLB's environment variables the defaults of their flags: below flag and `GARPIKE_*`.
-pub fn accept_metallb_environment(mut command: Command) -> Command {
-    for (argument, variable) in METALLB_VARIABLES {
-        if std::env::var_os(variable).is_none_or(|value| value.is_empty()) {
-            continue;
-        }
-        command = command.mut_arg(argument, |argument| {
-            let ours = argument.get_env().and_then(std::env::var_os);
-            // Not as a default: that would not count as given where one of two flags must be.
-            if ours.is_some() { argument } else { argument.env(variable) }
-        });
-    }
-    command
-}
-
 /// Argument and the variable of MetalLB 0.16's speaker that sets it.
-const METALLB_VARIABLES: [(&str, &str); 8] = [
+pub const METALLB_VARIABLES: [(&str, &str); 8] = [
     ("host", "METALLB_HOST"),
     ("node_name", "METALLB_NODE_NAME"),
     ("ml_bindaddr", "METALLB_ML_BIND_ADDR"),

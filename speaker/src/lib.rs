@@ -3,7 +3,6 @@
 //! Reads what people want ([`source`]), decides with [`Pipeline`] who owns what, and carries the three cores of the
 //! walk (membership, election, announcer) in one process: [`run`]. Everything it knows is shown by [`state`].
 
-mod admin;
 mod api;
 mod args;
 mod complaints;
@@ -25,8 +24,8 @@ mod timing;
 mod window;
 
 pub use args::{
-    Args, BindServiceIps, DataPlaneHealth, JoinPeer, MetalLbOnly, MetricsAuth, PerIpMetrics, Placement,
-    accept_metallb_environment,
+    Args, BindServiceIps, DataPlaneHealth, JoinPeer, METALLB_VARIABLES, MetalLbOnly, MetricsAuth, PerIpMetrics,
+    Placement,
 };
 pub use decisions::Decision;
 pub use pipeline::{Pipeline, View};

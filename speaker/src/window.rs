@@ -7,17 +7,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use garpike_announcer::Surroundings;
 use garpike_election::{NodeName, NodeState, Selection};
 use garpike_kubernetes::Trouble;
+use garpike_kubernetes::http::{self, Answer};
 use hyper::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Answer};
 use crate::args::{Args, PerIpMetrics};
 use crate::decisions::Decisions;
 use crate::metallb;
@@ -129,14 +129,14 @@ impl Listeners {
         let mut listeners = Self { health: None, metrics: None };
         if args.health_probe_port != 0 {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.health_probe_port));
-            listeners.health = Some(admin::bind("--health-probe-port", address).await?);
+            listeners.health = Some(bind("--health-probe-port", address).await?);
         }
         if args.port != 0 {
             // Both families where the host has both.
             let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port));
             listeners.metrics = Some(match TcpListener::bind(any).await {
                 Ok(listener) => listener,
-                Err(_) => admin::bind("--port", SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port))).await?,
+                Err(_) => bind("--port", SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port))).await?,
             });
         }
         Ok(listeners)
@@ -161,9 +161,20 @@ impl Listeners {
     }
 }
 
-async fn serve_on(listener: Option<TcpListener>, routes: Arc<admin::Routes>, stop: &CancellationToken) {
+/// Binds the address of an HTTP server.
+///
+/// # Errors
+///
+/// Names `flag`, the address and the mend when the port is taken.
+async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag}: cannot listen on {address}; choose another port or stop its present user"))
+}
+
+async fn serve_on(listener: Option<TcpListener>, routes: Arc<http::Routes>, stop: &CancellationToken) {
     match listener {
-        Some(listener) => admin::serve(listener, routes, stop.clone()).await,
+        Some(listener) => http::serve(listener, routes, stop.clone()).await,
         None => stop.cancelled().await,
     }
 }

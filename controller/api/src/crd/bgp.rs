@@ -346,15 +346,15 @@ pub struct ServiceBGPStatusSpec {}
 pub struct ServiceBGPStatusStatus {
     /// The node that announces.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-kubernetes-validations" = [{"message": "Value is immutable", "rule": "self == oldSelf"}]))]
+    #[schemars(transform = definition::immutable)]
     pub node: String,
     /// The name of the Service.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-kubernetes-validations" = [{"message": "Value is immutable", "rule": "self == oldSelf"}]))]
+    #[schemars(transform = definition::immutable)]
     pub service_name: String,
     /// The namespace of the Service.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-kubernetes-validations" = [{"message": "Value is immutable", "rule": "self == oldSelf"}]))]
+    #[schemars(transform = definition::immutable)]
     pub service_namespace: String,
     /// The names of the BGPPeers.
     #[serde(skip_serializing_if = "Vec::is_empty")]

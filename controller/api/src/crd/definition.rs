@@ -116,6 +116,12 @@ fn is_label_selector(schema: &Map<String, Value>) -> bool {
     has("matchExpressions") && has("matchLabels") && properties.as_object().is_some_and(|all| all.len() == 2) && !old
 }
 
+/// For what must not change once it is written.
+pub(super) fn immutable(schema: &mut Schema) {
+    let rule = json!([{ "message": "Value is immutable", "rule": "self == oldSelf" }]);
+    schema.insert("x-kubernetes-validations".to_owned(), rule);
+}
+
 /// For numbers whose size MetalLB's schema leaves open.
 pub(super) fn without_format(schema: &mut Schema) {
     schema.remove("format");

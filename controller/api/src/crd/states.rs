@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::definition;
+
 /// Which node answers for the addresses of a Service.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -29,15 +31,15 @@ pub struct ServiceL2StatusSpec {}
 pub struct ServiceL2StatusStatus {
     /// The node that answers.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-kubernetes-validations" = [{"message": "Value is immutable", "rule": "self == oldSelf"}]))]
+    #[schemars(transform = definition::immutable)]
     pub node: String,
     /// The name of the Service.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-kubernetes-validations" = [{"message": "Value is immutable", "rule": "self == oldSelf"}]))]
+    #[schemars(transform = definition::immutable)]
     pub service_name: String,
     /// The namespace of the Service.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-kubernetes-validations" = [{"message": "Value is immutable", "rule": "self == oldSelf"}]))]
+    #[schemars(transform = definition::immutable)]
     pub service_namespace: String,
     /// The interfaces that answer; none are named when all do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
