@@ -262,10 +262,13 @@ impl<'init> Fleet<'init> {
     }
 }
 
-/// Whether a member of `/state.json` answers for what it owns. One that came back from the dead does, and is held down.
+/// Whether a member of `/state.json` answers for what it owns. One that came back from the dead does, and is held down; a carrier
+/// that was lost more than once is not believed for some seconds.
 fn serves(member: &Value) -> bool {
     let text = |field: &str| member.get(field).and_then(Value::as_str);
-    matches!(text("state"), Some("ready" | "held-down")) && text("presence") == Some("here")
+    let interfaces = member.get("interfaces").and_then(Value::as_array);
+    let announces = interfaces.is_none_or(|interfaces| interfaces.iter().any(|name| name == CLIENT_CARD));
+    matches!(text("state"), Some("ready" | "held-down")) && text("presence") == Some("here") && announces
 }
 
 /// What a process uses.
@@ -360,6 +363,8 @@ const STATE_PORT: u16 = 17472;
 /// Chosen: many times what a start takes.
 const LONGEST_START: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
+/// The card of each node towards the clients.
+const CLIENT_CARD: &str = "eth0";
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(10);
 /// A Linux client asks three times, a second apart, before it gives up.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
