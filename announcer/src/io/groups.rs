@@ -126,5 +126,5 @@ pub(super) fn is_out_of_memory(error: &io::Error) -> bool {
 
 /// Linux holds some 2340 on one socket with the default `optmem_max` of 131072 bytes (measured).
 const MAX_GROUPS_PER_SOCKET: usize = 2000;
-/// Chosen: a join takes 20 to 50 microseconds (measured), so a step holds up answers for a millisecond or three.
-const STEP: usize = 64;
+/// Chosen: a join takes 20 to 50 microseconds (measured), so a step holds up answers for less than a millisecond.
+const STEP: usize = 16;
