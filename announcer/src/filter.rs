@@ -27,6 +27,8 @@ pub struct Filter {
     pub arp: Vec<Instruction>,
     /// For the socket that is bound to `ETH_P_IPV6`.
     pub ndp: Vec<Instruction>,
+    /// The same as `ndp` for a raw ICMPv6 socket, which the kernel gives packets instead of frames.
+    pub icmpv6: Vec<Instruction>,
     /// For the socket that is bound to the EtherType of datagrams.
     pub datagrams: Vec<Instruction>,
 }
@@ -34,7 +36,7 @@ pub struct Filter {
 impl Filter {
     /// Passes what concerns the prefixes, answers and datagrams.
     pub fn new(prefixes: &Prefixes) -> Self {
-        Self { arp: arp(prefixes), ndp: ndp(prefixes), datagrams: datagrams() }
+        Self { arp: arp(prefixes), ndp: ndp(prefixes), icmpv6: icmpv6(prefixes), datagrams: datagrams() }
     }
 }
 
@@ -59,11 +61,22 @@ fn arp(prefixes: &Prefixes) -> Vec<Instruction> {
 fn ndp(prefixes: &Prefixes) -> Vec<Instruction> {
     let mut program = for_this_segment();
     program.extend([load_half(ETHER_TYPE_AT), require(u32::from(ETHER_TYPE_IPV6)), DROP]);
-    program.extend([load_byte(NEXT_HEADER_AT), require(ICMPV6), DROP]);
-    program.extend([load_byte(ICMP_TYPE_AT), equal(SOLICITATION, 2, 0), require(ADVERTISEMENT), DROP]);
+    program.extend(neighbour_discovery(prefixes, IN_FRAME));
+    program
+}
+
+/// The same of what a raw ICMPv6 socket gets. The kernel has dropped what is not for this host.
+fn icmpv6(prefixes: &Prefixes) -> Vec<Instruction> {
+    neighbour_discovery(prefixes, NETWORK_HEADER)
+}
+
+/// `packet_at` is where the IPv6 header is.
+fn neighbour_discovery(prefixes: &Prefixes, packet_at: u32) -> Vec<Instruction> {
+    let mut program = vec![load_byte(packet_at + NEXT_HEADER_AT), require(ICMPV6), DROP];
+    program.extend([load_byte(packet_at + ICMP_TYPE_AT), equal(SOLICITATION, 2, 0), require(ADVERTISEMENT), DROP]);
     program.extend([equal(ADVERTISEMENT, 0, 3), load_byte(PACKET_TYPE), equal(HOST, 0, 1), PASS]);
     for address_at in [ND_TARGET_AT, IPV6_SOURCE_AT] {
-        program.extend(keep_words(address_at, 4));
+        program.extend(keep_words(packet_at + address_at, 4));
         for net in &prefixes.v6 {
             let (network, mask) = (words(net.network().to_bits()), words(net.netmask().to_bits()));
             program.extend(pass_within(&network.into_iter().zip(mask).collect::<Vec<_>>()));
@@ -179,10 +192,14 @@ const ETHER_TYPE_AT: u32 = 12;
 const ARP_OPERATION_AT: u32 = 20;
 const ARP_SENDER_AT: u32 = 28;
 const ARP_TARGET_AT: u32 = 38;
-const NEXT_HEADER_AT: u32 = 20;
-const IPV6_SOURCE_AT: u32 = 22;
-const ICMP_TYPE_AT: u32 = 54;
-const ND_TARGET_AT: u32 = 62;
+const IN_FRAME: u32 = 14;
+/// Where the kernel takes offsets for those into the network header, whatever else the socket sees: linux/filter.h, SKF_NET_OFF.
+const NETWORK_HEADER: u32 = 0xfff0_0000;
+// Offsets into the IPv6 packet.
+const NEXT_HEADER_AT: u32 = 6;
+const IPV6_SOURCE_AT: u32 = 8;
+const ICMP_TYPE_AT: u32 = 40;
+const ND_TARGET_AT: u32 = 48;
 
 const ETHER_TYPE_ARP: u16 = 0x0806;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;

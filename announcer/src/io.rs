@@ -11,14 +11,17 @@ mod debounce;
 mod flaps;
 mod gateways;
 mod groups;
+mod icmpv6_socket;
 mod interfaces;
 mod netlink;
 pub mod packet_socket;
+mod port;
 mod ports;
 mod privileges;
 mod task;
 mod troubles;
 
 pub use packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
+pub use ports::NdpUnicast;
 pub use privileges::lower_net_raw;
 pub use task::{Command, Handles, Heard, Task, TaskError};

@@ -16,7 +16,9 @@ use garpike_election::MacAddr;
 pub use arp::{Arp, ArpOperation};
 pub use datagram::{MAX_DATAGRAM_LEN, TooLong, unwrap as unwrap_datagram, wrap as wrap_datagram};
 pub use ethernet::{Bytes, Ethernet, MAX_FRAME_LEN};
-pub use ndp::{ALL_NODES, NaFlags, NeighborAdvertisement, NeighborSolicitation, multicast_mac, solicited_node};
+pub use ndp::{
+    ALL_NODES, NaFlags, NeighborAdvertisement, NeighborSolicitation, link_layer_option, multicast_mac, solicited_node,
+};
 
 /// One of the messages by which neighbours find each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

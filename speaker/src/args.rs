@@ -17,7 +17,7 @@ use garpike_election::NodeName;
 use hyper::Uri;
 
 use crate::timing::{self, Failback, Profile};
-pub use values::{BindServiceIps, DataPlaneHealth, JoinPeer, MetricsAuth, PerIpMetrics, Placement};
+pub use values::{BindServiceIps, DataPlaneHealth, JoinPeer, MetricsAuth, NdpUnicast, PerIpMetrics, Placement};
 
 /// `garpike speaker`: answers ARP and NDP for the service IPs that this node owns.
 #[derive(ClapArgs, Clone, Debug)]
@@ -150,6 +150,11 @@ pub struct Args {
     /// Announcements per second and interface at most, when many addresses move at once
     #[arg(long, env = "GARPIKE_ANNOUNCE_RATE", value_name = "FRAMES", default_value = "10000")]
     pub announce_rate: NonZeroU32,
+
+    /// Whether solicitations that are sent to a service IP itself are answered; off spares a node that forwards IPv6 a filter
+    /// that each packet meets
+    #[arg(long, env = "GARPIKE_NDP_UNICAST", default_value = "on")]
+    pub ndp_unicast: NdpUnicast,
 
     /// Whether /metrics has series for each service IP of this node [default: true in a cluster, false with --manifests]
     #[arg(long, env = "GARPIKE_PER_IP_METRICS", value_name = "BOOL", action = clap::ArgAction::Set)]

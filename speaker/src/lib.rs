@@ -24,8 +24,8 @@ mod timing;
 mod window;
 
 pub use args::{
-    Args, BindServiceIps, DataPlaneHealth, JoinPeer, METALLB_VARIABLES, MetalLbOnly, MetricsAuth, PerIpMetrics,
-    Placement,
+    Args, BindServiceIps, DataPlaneHealth, JoinPeer, METALLB_VARIABLES, MetalLbOnly, MetricsAuth, NdpUnicast,
+    PerIpMetrics, Placement,
 };
 pub use decisions::Decision;
 pub use pipeline::{Pipeline, View};

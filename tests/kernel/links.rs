@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use garpike_announcer::io::{Handles, Task};
-use garpike_announcer::wire::{self, Message};
+use garpike_announcer::io::{Handles, NdpUnicast, Task};
+use garpike_announcer::wire::{self, Ethernet, Message, NeighborSolicitation};
 use garpike_announcer::{Config, Duties};
 use garpike_chaos::lab::bench::{Bench, BenchError, Cord, Setting, SnoopingSwitch};
 use garpike_chaos::lab::{Host, Init};
@@ -25,6 +25,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("where option memory is small every address is answered all the same", small_option_memory),
     Check("ten thousand IPv6 addresses have their groups joined", ten_thousand_groups),
     Check("a solicitation reaches the owner of ten thousand addresses through a snooping switch", behind_snooping),
+    Check(
+        "without ears for unicast solicitations by multicast and probes for duplicates are answered",
+        multicast_alone,
+    ),
 ];
 
 fn a_life(inside: &Init) -> Verdict {
@@ -173,6 +177,46 @@ fn behind_snooping(inside: &Init) -> Verdict {
     Verdict::Held
 }
 
+fn multicast_alone(inside: &Init) -> Verdict {
+    let bench = Bench::new(inside, &[]).unwrap();
+    let ip = service_ip6(1);
+    let Message::NeighborSolicitation(by_multicast) = wire::parse(&solicitation(ip)).unwrap() else { unreachable!() };
+    let unicast = Ethernet { destination: Host::CLIENT.mac, ..by_multicast.ethernet };
+    let by_unicast = NeighborSolicitation { ethernet: unicast, destination_ip: ip, ..by_multicast };
+    let probe = NeighborSolicitation { source_ip: Ipv6Addr::UNSPECIFIED, source_mac: None, ..by_multicast };
+    for (ndp_unicast, hears_unicast) in [(NdpUnicast::On, true), (NdpUnicast::Off, false)] {
+        let announcer =
+            Announcer::start_with(|job| bench.spawn_on_host(job), ndp_unicast, [SERVICE_IP.into(), ip.into()]);
+        wait_until("eth0 announces", || announcer.interfaces() == names(&["eth0"]));
+        let answers = |asked: NeighborSolicitation| {
+            bench.send(&Message::NeighborSolicitation(asked).emit()).unwrap();
+            sleep(50);
+            let heard = bench.heard().unwrap();
+            let mut heard = heard.iter().filter_map(|frame| wire::parse(frame).ok());
+            heard.any(|message| match message {
+                Message::NeighborAdvertisement(answer) if asked.source_ip.is_unspecified() => {
+                    // By itself it announces the same: it is asked until the announcements are over.
+                    answer.target == ip && !answer.flags.solicited
+                }
+                Message::NeighborAdvertisement(answer) => answer.target == ip && answer.flags.solicited,
+                Message::Arp(_) | Message::NeighborSolicitation(_) => false,
+            })
+        };
+        wait_until("a solicitation by multicast is answered", || answers(by_multicast));
+        // The announcements are over.
+        sleep(3500);
+        let _ = bench.heard().unwrap();
+        assert!(answers(probe), "a probe for duplicates, {ndp_unicast:?}");
+        for _ in 0..3 {
+            assert_eq!(answers(by_unicast), hears_unicast, "{ndp_unicast:?}");
+        }
+        assert!(answers(by_multicast), "{ndp_unicast:?}");
+        assert_eq!(announcer.troubles("eth0"), [""; 0]);
+        announcer.end();
+    }
+    Verdict::Held
+}
+
 /// The announcer's task on a host, in a thread of its own.
 struct Announcer {
     duties: watch::Sender<Duties>,
@@ -188,6 +232,14 @@ impl Announcer {
         spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, BenchError>,
         ips: impl IntoIterator<Item = std::net::IpAddr>,
     ) -> Self {
+        Self::start_with(spawn, NdpUnicast::On, ips)
+    }
+
+    fn start_with(
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, BenchError>,
+        ndp_unicast: NdpUnicast,
+        ips: impl IntoIterator<Item = std::net::IpAddr>,
+    ) -> Self {
         let (duties, receiver) = watch::channel(owned(ips));
         let (ready, started) = mpsc::channel();
         let stop = CancellationToken::new();
@@ -195,7 +247,7 @@ impl Announcer {
         let job = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (task, handles) = Task::new(Config::default(), receiver).unwrap();
+                let (task, handles) = Task::new(Config::default(), ndp_unicast, receiver).unwrap();
                 let tid = fs::read_link("/proc/thread-self").unwrap().to_string_lossy().into_owned();
                 ready.send((handles, tid)).unwrap();
                 task.run(token).await.unwrap();

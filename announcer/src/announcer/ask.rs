@@ -120,7 +120,15 @@ impl Announcer {
     pub(super) fn hear_statement(&mut self, interface: IfIndex, message: &Message, now: Instant) -> Unanswered {
         let Some(port) = self.ports.get(&interface) else { return Unanswered::Interface };
         let Ethernet { destination, source } = message.ethernet();
-        let Some(station) = speaker(message).filter(|_| destination == port.mac) else { return Unanswered::NotAsked };
+        let Some(mut station) = speaker(message).filter(|_| destination == port.mac) else {
+            return Unanswered::NotAsked;
+        };
+        if station.mac == MacAddr::ZERO {
+            // A socket that does not tell the sender, and an answer without the option: it is where it was asked.
+            let asked_at = self.stations.get(&interface).and_then(|stations| stations.mac_of(station.ip));
+            let Some(mac) = asked_at else { return Unanswered::NotAsked };
+            station.mac = mac;
+        }
         if [source, station.mac].iter().any(|mac| self.members.contains(mac)) {
             return Unanswered::NotAsked;
         }

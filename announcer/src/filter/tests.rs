@@ -25,6 +25,26 @@ fn neighbour_discovery_passes_by_target_and_by_source() {
 }
 
 #[test]
+fn a_raw_socket_gets_of_packets_what_a_packet_socket_gets_of_frames() {
+    let filter = filter();
+    let mut other = solicitation("fc00::9", "fc00::1");
+    other[54] = 134;
+    for frame in [
+        solicitation("fc00::9", "fc00::1"),
+        solicitation("fc00::1", "fc00::9"),
+        solicitation("fc00::9", "fc00::3"),
+        advertisement("fe80::9", "fc00::2"),
+        advertisement("fe80::9", "fd00::1"),
+        other,
+    ] {
+        for packet_type in [HOST, 1, 2] {
+            let context = Context { packet_type, ..FOR_US };
+            assert_eq!(run(&filter.icmpv6, &frame, context), run(&filter.ndp, &frame, context), "{frame:02x?}");
+        }
+    }
+}
+
+#[test]
 fn answers_to_this_station_pass_whatever_they_are_about() {
     let filter = filter();
     let mut reply = arp("10.9.9.9", "10.9.9.8");
@@ -210,7 +230,8 @@ fn run(program: &[Instruction], frame: &[u8], context: Context) -> Verdict {
         let Instruction { code, if_true, if_false, k } = program[next];
         next += 1;
         let load = |len: usize| {
-            let at = usize::try_from(k).unwrap();
+            // The network header is behind that of Ethernet, which a raw socket never sees.
+            let at = usize::try_from(k.checked_sub(NETWORK_HEADER).map_or(k, |at| IN_FRAME + at)).unwrap();
             Some(frame.get(at..at + len)?.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
         };
         let loaded = match (code, k) {

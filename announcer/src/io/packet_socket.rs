@@ -1,4 +1,4 @@
-//! Packet sockets (`AF_PACKET`), bound to one interface; the only unsafe code of the workspace.
+//! Packet sockets (`AF_PACKET`), bound to one interface; the only file with unsafe code of the workspace.
 //!
 //! A socket is opened deaf, gets its filter, and is bound then, so nothing unfiltered is ever queued. It hands out only
 //! frames of the interface that it is bound to: a parent interface also hears its macvlan and VLAN children. Each comes
@@ -10,17 +10,18 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
-use garpike_election::IfIndex;
+use garpike_election::{IfIndex, MacAddr};
 use nix::sys::socket::{
-    ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, RecvMsg, SetSockOpt as _, recvmmsg, recvmsg, sendmmsg,
-    sockopt::ReceiveTimestampns,
+    ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, RecvMsg, SetSockOpt as _, getsockname, recvmmsg, recvmsg,
+    sendmmsg, sockopt::ReceiveTimestampns,
 };
-use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::groups::is_out_of_memory;
+use super::port::Port;
 use super::privileges::with_net_raw;
 use crate::filter::Instruction;
 
@@ -96,22 +97,28 @@ impl PacketSocket {
         let socket = Self { socket: deaf(interface)?, interface };
         socket.socket.set_nonblocking(true).map_err(failed)?;
         socket.set_filter(filter).map_err(failed)?;
+        socket.socket.set_recv_buffer_size(RECEIVE_BUFFER).map_err(failed)?;
         // Kernels before 4.20 do not know it; the filter drops our own frames as well.
         let _ = socket.set_option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
         ReceiveTimestampns.set(&socket.socket, &true).map_err(|errno| failed(errno.into()))?;
-        socket.bind(ether_type)?;
+        socket.bind(match ether_type {
+            EtherType::Arp => libc::ETH_P_ARP,
+            EtherType::Ipv6 => libc::ETH_P_IPV6,
+            EtherType::Datagram => libc::ETH_P_802_EX1,
+        })?;
         Ok(socket)
     }
 
-    /// Hands the socket to the reactor of the tokio runtime that runs this.
+    /// Opens a socket that sends and hears nothing.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to watch the socket.
-    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: the socket owns its descriptor from construction to drop and always gives the same one.
-        let registered = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
-        registered.map_err(io::Error::from)
+    /// Those of [`PacketSocket::open`].
+    pub(super) fn open_deaf(interface: IfIndex) -> Result<Self, OpenSocketError> {
+        let socket = Self { socket: deaf(interface)?, interface };
+        socket.socket.set_nonblocking(true).map_err(|source| OpenSocketError::Kernel { interface, source })?;
+        socket.bind(0)?;
+        Ok(socket)
     }
 
     /// Replaces the filter; the kernel switches from one to the other between two frames.
@@ -120,13 +127,7 @@ impl PacketSocket {
     ///
     /// When the kernel refuses the program.
     pub fn set_filter(&self, filter: &[Instruction]) -> io::Result<()> {
-        let program: Vec<SockFilter> = filter
-            .iter()
-            .map(|instruction| {
-                SockFilter::new(instruction.code, instruction.if_true, instruction.if_false, instruction.k)
-            })
-            .collect();
-        self.socket.attach_filter(&program)
+        set_filter(&self.socket, filter)
     }
 
     /// Sends a frame.
@@ -185,6 +186,11 @@ impl PacketSocket {
         Ok(buffer.get(..len).filter(|_| origin == Origin::Own).map(|frame| Received { frame, came }))
     }
 
+    /// The Ethernet address of the interface, as long as it has one.
+    pub(super) fn mac(&self) -> Option<MacAddr> {
+        getsockname::<LinkAddr>(self.as_raw_fd()).ok()?.addr().map(MacAddr)
+    }
+
     fn origin(&self, received: &RecvMsg<'_, '_, LinkAddr>) -> Origin {
         let is_own = received.address.map(|sender| sender.ifindex()) == usize::try_from(self.interface.0).ok();
         if is_own { Origin::Own } else { Origin::Other }
@@ -197,12 +203,7 @@ impl PacketSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    fn bind(&self, ether_type: EtherType) -> Result<(), OpenSocketError> {
-        let protocol = match ether_type {
-            EtherType::Arp => libc::ETH_P_ARP,
-            EtherType::Ipv6 => libc::ETH_P_IPV6,
-            EtherType::Datagram => libc::ETH_P_802_EX1,
-        };
+    fn bind(&self, protocol: libc::c_int) -> Result<(), OpenSocketError> {
         let interface = self.interface;
         let protocol = u16::try_from(protocol).expect("an EtherType has 16 bits");
         let mut storage = SockAddrStorage::zeroed();
@@ -230,6 +231,24 @@ impl Batch {
     /// Forgets the frames.
     pub fn clear(&mut self) {
         self.told.clear();
+    }
+
+    /// Adds a frame of the interface's own, made of these parts, cut off at the length of a buffer.
+    pub(super) fn push(&mut self, parts: &[&[u8]], came: Option<SystemTime>) {
+        let Some(buffer) = self.buffers.get_mut(self.told.len()) else { return };
+        let mut rest = buffer.as_mut_slice();
+        for part in parts {
+            let (start, end) = rest.split_at_mut(part.len().min(rest.len()));
+            start.copy_from_slice(part.get(..start.len()).unwrap_or_default());
+            rest = end;
+        }
+        let len = FRAME_LEN - rest.len();
+        self.told.push(Told { len, came, origin: Origin::Own });
+    }
+
+    /// Whether it holds no frame.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
     }
 
     /// Whether there may be more frames than it had room for.
@@ -304,9 +323,10 @@ impl OpenSocketError {
 
 /// Room for what the kernel says of a frame, aligned as its headers want it.
 #[repr(align(8))]
-struct Control([u8; CONTROL_LEN]);
+pub(super) struct Control(pub(super) [u8; CONTROL_LEN]);
 
-fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
+/// When the kernel got what was received.
+pub(super) fn came<S>(received: &RecvMsg<'_, '_, S>) -> Option<SystemTime> {
     let time = received
         .cmsgs()
         .ok()?
@@ -314,9 +334,35 @@ fn came(received: &RecvMsg<'_, '_, LinkAddr>) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from(time))
 }
 
+/// Hands a port to the reactor of the tokio runtime that runs this.
+///
+/// # Errors
+///
+/// When the kernel refuses to watch its socket.
+pub(super) fn into_async(port: Port) -> io::Result<AsyncFd<Port>> {
+    // SAFETY: a port owns its descriptor from construction to drop and always gives the same one.
+    let registered = unsafe { AsyncFd::register_with_interest(port, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// Has a socket pass what `filter` passes.
+pub(super) fn set_filter(socket: &Socket, filter: &[Instruction]) -> io::Result<()> {
+    let to_kernel = |it: &Instruction| SockFilter::new(it.code, it.if_true, it.if_false, it.k);
+    socket.attach_filter(&filter.iter().map(to_kernel).collect::<Vec<_>>())
+}
+
 /// A packet socket with protocol 0, which receives nothing until it is bound.
 fn deaf(interface: IfIndex) -> Result<Socket, OpenSocketError> {
-    with_net_raw(|| Socket::new(Domain::PACKET, Type::RAW, None)).map_err(|source| {
+    open_raw(interface, Domain::PACKET, None)
+}
+
+/// A socket for which the capability is needed.
+pub(super) fn open_raw(
+    interface: IfIndex,
+    domain: Domain,
+    protocol: Option<Protocol>,
+) -> Result<Socket, OpenSocketError> {
+    with_net_raw(|| Socket::new(domain, Type::RAW, protocol)).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             OpenSocketError::Permission { source }
         } else {
@@ -344,8 +390,11 @@ const fn socklen<T>() -> libc::socklen_t {
 
 /// The longest frame that is looked at, in bytes: one of the usual MTU. Neighbour discovery with more options than fit
 /// is counted as truncated.
-const FRAME_LEN: usize = 2048;
-/// A time stamp takes 32 bytes with its header; chosen with room for another message.
-const CONTROL_LEN: usize = 96;
+pub(super) const FRAME_LEN: usize = 2048;
+/// Chosen: with 50 000 requests a second the usual 208 KiB are full after 5 ms, in which the processor may well be another's. The
+/// kernel doubles it, and grants at most `net.core.rmem_max`.
+pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
+/// A time stamp takes 32 bytes with its header, the address and the hop limit of a packet 36 and 24; chosen with room for another.
+pub(super) const CONTROL_LEN: usize = 128;
 const LINK_LAYER_LEN: libc::socklen_t = socklen::<libc::sockaddr_ll>();
 const INT_LEN: libc::socklen_t = socklen::<libc::c_int>();

@@ -10,17 +10,30 @@ use garpike_election::IfIndex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::packet_socket::{Batch, EtherType, OpenSocketError, PacketSocket, Received};
+use super::icmpv6_socket::Icmpv6Socket;
+use super::packet_socket::{Batch, EtherType, OpenSocketError, PacketSocket, Received, into_async};
+use super::port::Port;
 use crate::announcer::Frame;
 use crate::filter::Filter;
 
 /// The open sockets.
 #[derive(Debug)]
 pub(super) struct Ports {
-    sockets: BTreeMap<Key, AsyncFd<PacketSocket>>,
+    sockets: BTreeMap<Key, AsyncFd<Port>>,
+    ndp_unicast: NdpUnicast,
     filter: Filter,
     /// The socket that was readable last; the next search begins behind it.
     last: Key,
+}
+
+/// Whether a solicitation that is sent to a service IP itself is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NdpUnicast {
+    /// By a packet socket, whose filter every IPv6 packet passes that comes to the interface.
+    #[default]
+    On,
+    /// Not: neighbours that ask whether an entry still holds get no answer and then ask everybody.
+    Off,
 }
 
 /// Which socket.
@@ -49,8 +62,13 @@ pub(super) enum Reception<'a> {
 }
 
 impl Ports {
-    pub(super) fn new(filter: Filter) -> Self {
-        Self { sockets: BTreeMap::new(), filter, last: Key { interface: IfIndex(0), channel: Channel::Arp } }
+    pub(super) fn new(ndp_unicast: NdpUnicast, filter: Filter) -> Self {
+        Self {
+            sockets: BTreeMap::new(),
+            ndp_unicast,
+            filter,
+            last: Key { interface: IfIndex(0), channel: Channel::Arp },
+        }
     }
 
     /// Closes the sockets of all other interfaces and opens those that are missing; gives the interfaces where that
@@ -64,7 +82,7 @@ impl Ports {
                 if self.sockets.contains_key(&key) {
                     continue;
                 }
-                match open(key, &self.filter) {
+                match open(key, self.ndp_unicast, &self.filter) {
                     Ok(socket) => {
                         self.sockets.insert(key, socket);
                     }
@@ -90,7 +108,7 @@ impl Ports {
         }
         let mut refused = BTreeMap::new();
         for (key, socket) in &self.sockets {
-            if let Err(error) = socket.get_ref().set_filter(program(&filter, key.channel)) {
+            if let Err(error) = socket.get_ref().set_filter(program(&filter, key.channel, self.ndp_unicast)) {
                 refused.insert(key.interface, error);
             }
         }
@@ -112,7 +130,7 @@ impl Ports {
     }
 
     fn socket(&self, key: Key) -> io::Result<&PacketSocket> {
-        Ok(self.sockets.get(&key).ok_or(io::ErrorKind::NotConnected)?.get_ref())
+        Ok(self.sockets.get(&key).ok_or(io::ErrorKind::NotConnected)?.get_ref().mouth())
     }
 
     /// The next socket that may have frames; the sockets take turns.
@@ -157,15 +175,17 @@ pub(super) fn receptions(batch: &Batch, now: SystemTime) -> impl Iterator<Item =
     })
 }
 
-fn open(key: Key, filter: &Filter) -> Result<AsyncFd<PacketSocket>, OpenSocketError> {
+fn open(key: Key, ndp_unicast: NdpUnicast, filter: &Filter) -> Result<AsyncFd<Port>, OpenSocketError> {
     let interface = key.interface;
-    let ether_type = match key.channel {
-        Channel::Arp => EtherType::Arp,
-        Channel::Ndp => EtherType::Ipv6,
-        Channel::Datagrams => EtherType::Datagram,
+    let program = program(filter, key.channel, ndp_unicast);
+    let frames = |ether_type| PacketSocket::open(interface, ether_type, program).map(Port::Frames);
+    let port = match (key.channel, ndp_unicast) {
+        (Channel::Arp, _) => frames(EtherType::Arp),
+        (Channel::Ndp, NdpUnicast::On) => frames(EtherType::Ipv6),
+        (Channel::Ndp, NdpUnicast::Off) => Icmpv6Socket::open(interface, program).map(Port::Multicast),
+        (Channel::Datagrams, _) => frames(EtherType::Datagram),
     };
-    let socket = PacketSocket::open(interface, ether_type, program(filter, key.channel))?;
-    socket.into_async().map_err(|source| OpenSocketError::Kernel { interface, source })
+    into_async(port?).map_err(|source| OpenSocketError::Kernel { interface, source })
 }
 
 /// Whether a frame that came at a time of the wall clock is too old to be looked at.
@@ -181,11 +201,12 @@ fn is_stale(came: Option<SystemTime>, now: SystemTime) -> bool {
 /// others look for it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
-fn program(filter: &Filter, channel: Channel) -> &[crate::filter::Instruction] {
-    match channel {
-        Channel::Arp => &filter.arp,
-        Channel::Ndp => &filter.ndp,
-        Channel::Datagrams => &filter.datagrams,
+fn program(filter: &Filter, channel: Channel, ndp_unicast: NdpUnicast) -> &[crate::filter::Instruction] {
+    match (channel, ndp_unicast) {
+        (Channel::Arp, _) => &filter.arp,
+        (Channel::Ndp, NdpUnicast::On) => &filter.ndp,
+        (Channel::Ndp, NdpUnicast::Off) => &filter.icmpv6,
+        (Channel::Datagrams, _) => &filter.datagrams,
     }
 }
 

@@ -32,7 +32,7 @@ use super::groups::{Groups, Progress, is_out_of_memory};
 use super::interfaces::watch_links;
 use super::netlink::Lost;
 use super::packet_socket::{Batch, OpenSocketError, PacketSocket};
-use super::ports::Ports;
+use super::ports::{NdpUnicast, Ports};
 use super::troubles::{Operation, Place, Troubles};
 use crate::announcer::{Announcer, Config, Datagram, Event, Frame, Status};
 use crate::duties::Duties;
@@ -126,7 +126,11 @@ impl Task {
     /// # Errors
     ///
     /// When packet sockets are not allowed here; the message names what is missing.
-    pub fn new(config: Config, duties: watch::Receiver<Duties>) -> Result<(Self, Handles), OpenSocketError> {
+    pub fn new(
+        config: Config,
+        ndp_unicast: NdpUnicast,
+        duties: watch::Receiver<Duties>,
+    ) -> Result<(Self, Handles), OpenSocketError> {
         PacketSocket::check_permission()?;
         let announcer = Announcer::new(config);
         let (event_sender, events) = mpsc::channel(EVENT_DEPTH);
@@ -136,7 +140,7 @@ impl Task {
         let (status_sender, status) = watch::channel(Status::default());
         let (surroundings_sender, surroundings) = watch::channel(announcer.surroundings());
         let task = Self {
-            ports: Ports::new(Filter::new(&announcer.prefixes())),
+            ports: Ports::new(ndp_unicast, Filter::new(&announcer.prefixes())),
             announcer,
             groups: Groups::default(),
             duties,

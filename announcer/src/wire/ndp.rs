@@ -79,6 +79,15 @@ pub fn multicast_mac(group: Ipv6Addr) -> MacAddr {
     MacAddr([0x33, 0x33, a, b, c, d])
 }
 
+/// The link-layer address that a neighbour solicitation or advertisement names as its subject's, read from ICMPv6 alone.
+pub fn link_layer_option(message: &[u8]) -> Option<MacAddr> {
+    let (icmp, rest) = message.split_first_chunk::<8>()?;
+    let (_, options) = rest.split_first_chunk::<16>()?;
+    let wanted =
+        if icmp.first() == Some(&ADVERTISEMENT) { TARGET_LINK_LAYER_ADDRESS } else { SOURCE_LINK_LAYER_ADDRESS };
+    link_layer_address(options, wanted).ok().flatten()
+}
+
 /// Reads an IPv6 packet.
 pub(super) fn parse(ethernet: Ethernet, packet: &[u8]) -> Result<Message, Ignored> {
     let (start, rest) = packet.split_first_chunk::<8>().ok_or(Ignored::Truncated)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::process::Command;
 
-use garpike_announcer::io::{Handles, Heard, OpenSocketError, Task, TaskError};
+use garpike_announcer::io::{Handles, Heard, NdpUnicast, OpenSocketError, Task, TaskError};
 use garpike_announcer::{Config, Duties};
 use garpike_election::{InterfaceName, MacAddr, ServiceIp};
 use thiserror::Error;
@@ -24,7 +24,7 @@ pub fn serve(owner: MacAddr, ips: &[ServiceIp]) -> Result<(), StandInError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StandInError::Runtime)?;
     runtime.block_on(async {
         let (_duties, receiver) = watch::channel(Duties { stood_in, ..Duties::default() });
-        let (task, handles) = Task::new(Config::default(), receiver)?;
+        let (task, handles) = Task::new(Config::default(), NdpUnicast::On, receiver)?;
         let Handles { mut heard, datagrams, .. } = handles;
         let send_back = async {
             while let Some(heard) = heard.recv().await {

@@ -39,6 +39,24 @@ pub enum Placement {
     Hash,
 }
 
+/// `--ndp-unicast`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NdpUnicast {
+    /// They are answered
+    On,
+    /// They are not: who asks so gets no answer and then asks everybody
+    Off,
+}
+
+impl From<NdpUnicast> for garpike_announcer::io::NdpUnicast {
+    fn from(value: NdpUnicast) -> Self {
+        match value {
+            NdpUnicast::On => Self::On,
+            NdpUnicast::Off => Self::Off,
+        }
+    }
+}
+
 /// `--dataplane-health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataPlaneHealth {

@@ -59,7 +59,8 @@ impl Speaker {
             announcements_per_second: args.announce_rate,
             ..garpike_announcer::Config::default()
         };
-        let (announcer_task, mut announcer) = announcer_io::Task::new(announcing, duties_receiver)?;
+        let (announcer_task, mut announcer) =
+            announcer_io::Task::new(announcing, args.ndp_unicast.into(), duties_receiver)?;
         let mut tasks = JoinSet::new();
         let token = stop.clone();
         tasks.spawn(async move {

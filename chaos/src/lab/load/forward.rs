@@ -14,6 +14,7 @@ use garpike_announcer::{Filter, Prefixes};
 use garpike_election::MacAddr;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, sendmmsg};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::LoadError;
 use crate::lab::netns::Namespace;
@@ -46,9 +47,9 @@ pub enum Version {
 pub enum Sockets {
     /// None.
     None,
-    /// For ARP and for datagrams of the membership.
-    Arp,
-    /// These, and the one for neighbour discovery, which is shown every IPv6 packet.
+    /// For ARP, for datagrams of the membership, and a raw one for ICMPv6, as with `--ndp-unicast off`.
+    Multicast,
+    /// For ARP, for datagrams, and the one for neighbour discovery, which is shown every IPv6 packet.
     All,
 }
 
@@ -116,13 +117,13 @@ impl Road {
         Ok(Cost { packets, cpu: processor_time()?.saturating_sub(before), took: begun.elapsed() })
     }
 
-    fn open(&self, sockets: Sockets, prefixes: &Prefixes) -> Result<Vec<PacketSocket>, LoadError> {
+    fn open(&self, sockets: Sockets, prefixes: &Prefixes) -> Result<(Vec<PacketSocket>, Vec<Socket>), LoadError> {
         let wanted: &[EtherType] = match sockets {
             Sockets::None => &[],
-            Sockets::Arp => &[EtherType::Arp, EtherType::Datagram],
+            Sockets::Multicast => &[EtherType::Arp, EtherType::Datagram],
             Sockets::All => &[EtherType::Arp, EtherType::Datagram, EtherType::Ipv6],
         };
-        let mut open = Vec::new();
+        let (mut open, mut raw) = (Vec::new(), Vec::new());
         for index in self.cables.map(|cable| cable.port) {
             for &ether_type in wanted {
                 let filter = Filter::new(prefixes);
@@ -136,8 +137,12 @@ impl Road {
                 };
                 open.push(self.router.run(move |_| socket()).map_err(LabError::from)??);
             }
+            if sockets == Sockets::Multicast {
+                let socket = || Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6));
+                raw.push(self.router.run(move |_| socket()).map_err(LabError::from)??);
+            }
         }
-        Ok(open)
+        Ok((open, raw))
     }
 
     /// The smallest UDP packet from the source to the sink.
