@@ -197,9 +197,13 @@ fn the_right_to_mark_pods_comes_with_the_dead_node_hint_alone() {
     for (value, word) in [("dry-run", "dry-run"), ("off", "off"), ("false", "off"), ("on", "on"), ("true", "on")] {
         let chart = render(&["--set", &format!("controller.deadNodeHint={value}")]);
 
-        let args = strings(&named(&chart, "Deployment", "garpike-controller")["spec"]["template"]["spec"]["containers"][0]["args"]);
+        let args = strings(
+            &named(&chart, "Deployment", "garpike-controller")["spec"]["template"]["spec"]["containers"][0]["args"],
+        );
         assert!(args.contains(&format!("--dead-node-hint={word}")), "{value}: {args:?}");
-        let role = chart.iter().find(|object| object["metadata"]["name"] == "garpike:dead-node-hint" && object["kind"] == "ClusterRole");
+        let role = chart
+            .iter()
+            .find(|object| object["metadata"]["name"] == "garpike:dead-node-hint" && object["kind"] == "ClusterRole");
         assert_eq!(role.map(|role| &role["rules"]), (word == "on").then(|| &overlay[0]["rules"]), "{value}");
         let bound = chart.iter().any(|object| object["roleRef"]["name"] == "garpike:dead-node-hint");
         assert_eq!(bound, word == "on", "{value}");

@@ -18,13 +18,13 @@
 mod guard;
 mod hints;
 mod pod;
+mod testimony;
 #[cfg(test)]
 mod tests;
-mod testimony;
 
 pub(crate) use guard::Guard;
 pub use guard::{InvalidShare, Share};
-pub(crate) use hints::{Event, Found, Hints, Marked, Request, Unseen};
 pub use hints::Mode;
+pub(crate) use hints::{Event, Found, Hints, Marked, Request, Unseen};
 pub(crate) use pod::{Metadata, PodOnNode, mark};
 pub(crate) use testimony::Accounts;

@@ -42,9 +42,17 @@ pub(crate) fn describe() {
     describe_gauge!(OBSERVED_SPEAKERS, Unit::Count, "Speakers that tell this controller which hosts are dead");
     describe_counter!(VERDICTS, Unit::Count, "Nodes that some observed speaker takes for dead");
     describe_counter!(HINTS, Unit::Count, "Dead nodes whose pods were marked not ready, or would have been, by mode");
-    describe_counter!(HINTS_REFUSED, Unit::Count, "Nodes taken for dead whose pods were left alone, by what forbade it");
+    describe_counter!(
+        HINTS_REFUSED,
+        Unit::Count,
+        "Nodes taken for dead whose pods were left alone, by what forbade it"
+    );
     describe_counter!(HINTS_FALSE, Unit::Count, "Such nodes that had lived all the time, by mode");
-    describe_histogram!(HINT, Unit::Seconds, "Time from when a verdict was told until the last pod of the node was marked");
+    describe_histogram!(
+        HINT,
+        Unit::Seconds,
+        "Time from when a verdict was told until the last pod of the node was marked"
+    );
     describe_histogram!(SAVED, Unit::Seconds, "How much sooner pods would have been marked than Kubernetes noticed");
     describe_counter!(PODS_MARKED, Unit::Count, "Marks of pods on dead nodes, by what came of them");
     describe_counter!(EVENTS_DROPPED, Unit::Count, "Events that were not told because too many waited");

@@ -33,7 +33,8 @@ fn marked(ground: &Ground<'_>) {
         let pods = cluster.pods(4, 20).await;
         let others = cluster.pods(3, 1).await;
         cluster.bare_pod(4).await;
-        let controllers = [cluster.controller("controller-one", "on").await, cluster.controller("controller-two", "on").await];
+        let controllers =
+            [cluster.controller("controller-one", "on").await, cluster.controller("controller-two", "on").await];
 
         let begun = now();
         cluster.die(4);
@@ -59,8 +60,11 @@ fn marked(ground: &Ground<'_>) {
             let writes = cluster.writes(pod);
             assert!((1..=2).contains(&writes), "{pod}: {writes} writes by two controllers");
         }
-        assert_eq!(cluster.site.requests().iter().filter(|request| request.resource == "pods/status").count(),
-            pods.iter().map(|pod| cluster.writes(pod)).sum::<usize>(), "no other pod was written");
+        assert_eq!(
+            cluster.site.requests().iter().filter(|request| request.resource == "pods/status").count(),
+            pods.iter().map(|pod| cluster.writes(pod)).sum::<usize>(),
+            "no other pod was written"
+        );
     });
 }
 
@@ -140,7 +144,11 @@ fn dry_run(ground: &Ground<'_>) {
         let seconds = told.split_whitespace().filter_map(|word| word.parse::<f64>().ok()).next().unwrap();
         assert!(told.contains("--dead-node-hint=on") && (2.0..20.0).contains(&seconds), "{told}");
         cluster.are_ready(&pods, "True").await;
-        assert!(site.requests().iter().all(|request| !(request.resource.starts_with("pods") && request.namespace.is_empty())));
+        assert!(
+            site.requests()
+                .iter()
+                .all(|request| !(request.resource.starts_with("pods") && request.namespace.is_empty()))
+        );
     });
 }
 
@@ -261,7 +269,8 @@ impl<'a> Cluster<'a> {
         speakers.meet().await;
         let cluster = Self { site, speakers, nodes };
         for node in 1..=nodes {
-            let of_node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": cluster.name(node).as_str()}});
+            let of_node =
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": cluster.name(node).as_str()}});
             apply(&site.client(), &of_node).await.unwrap();
             cluster.node_is(node, "True").await;
             cluster.renew_lease(node).await;
@@ -329,9 +338,7 @@ impl<'a> Cluster<'a> {
     async fn kubelet_reconciles(&self, pod: &str) {
         let at = k8s_openapi::jiff::Timestamp::now().to_string();
         let at = format!("{}Z", at.split('.').next().unwrap_or_default().trim_end_matches('Z'));
-        let condition = |kind: &str| {
-            json!({"type": kind, "status": "True", "reason": null, "message": null, "lastTransitionTime": at})
-        };
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": null, "message": null, "lastTransitionTime": at});
         let conditions = ["Ready", "ContainersReady", "Initialized", "PodScheduled"].map(condition);
         self.status(pod, json!({"phase": "Running", "conditions": conditions})).await;
     }
@@ -391,7 +398,10 @@ impl<'a> Cluster<'a> {
     /// How often the controllers wrote the pod.
     fn writes(&self, pod: &str) -> usize {
         let requests = self.site.requests();
-        requests.iter().filter(|request| request.is_write() && request.resource == "pods/status" && request.name == pod).count()
+        requests
+            .iter()
+            .filter(|request| request.is_write() && request.resource == "pods/status" && request.name == pod)
+            .count()
     }
 
     async fn is_told(&self, node: u8, reason: &str) -> String {

@@ -128,7 +128,8 @@ impl Speakers {
 
 impl Speaker {
     fn start(config: Config) -> Result<Self, SpeakersError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SpeakersError::Start)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SpeakersError::Start)?;
         let addr = config.gossip;
         let socket = {
             let _inside = runtime.enter();
@@ -158,7 +159,8 @@ impl Speaker {
                 }
             });
         };
-        let thread = std::thread::Builder::new().name(format!("speaker {addr}")).spawn(run).map_err(SpeakersError::Start)?;
+        let thread =
+            std::thread::Builder::new().name(format!("speaker {addr}")).spawn(run).map_err(SpeakersError::Start)?;
         Ok(Self { addr, stop, members, freeze, cut_off: None, thread: Some(thread) })
     }
 }

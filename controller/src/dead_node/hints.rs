@@ -331,7 +331,8 @@ impl Hints {
     /// first, so that replicas choose the same.
     fn too_many(&self, node: &NodeName, verdict: &Verdict, pods: usize, now: Instant) -> Option<Guard> {
         let before = self.given.nodes(now).filter(|other| *other != node).count();
-        let looked_at = |(other, case): &(&NodeName, &Case)| *other < node && case.step == Step::Looking && case.hinted.is_none();
+        let looked_at =
+            |(other, case): &(&NodeName, &Case)| *other < node && case.step == Step::Looking && case.hinted.is_none();
         let together = self.cases.iter().filter(looked_at).count();
         if before + together >= self.share.of(usize::from(verdict.known)) {
             return Some(Guard::Share);

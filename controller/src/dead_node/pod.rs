@@ -50,7 +50,8 @@ impl PodOnNode {
     /// Whether it is on that node and serves, as far as Kubernetes knows. One without conditions does not.
     pub(crate) fn is_ready_on(&self, node: &NodeName) -> bool {
         let conditions = self.status.conditions.iter().flatten();
-        let ready = conditions.filter(|condition| condition.r#type == "Ready").any(|condition| condition.status == "True");
+        let ready =
+            conditions.filter(|condition| condition.r#type == "Ready").any(|condition| condition.status == "True");
         ready && self.spec.node_name.as_deref() == Some(node.as_str())
     }
 }

@@ -45,9 +45,10 @@ fn the_mark_says_who_made_it_and_why() {
     world.requests();
     world.found(2, lease(-5), &[ready("a")]);
 
-    let [Request::Mark { node, pod, message }] = world.requests().try_into().unwrap() else { panic!() };
+    let requests = world.requests();
+    let [Request::Mark { node, pod, message }] = requests.as_slice() else { panic!("{requests:?}") };
 
-    assert_eq!((node, pod.name.as_str(), pod.uid.as_str()), (name(2), "a", "uid-a"));
+    assert_eq!((node, pod.name.as_str(), pod.uid.as_str()), (&name(2), "a", "uid-a"));
     assert_eq!(message, "Garpike: the host of the node is dead, as 4 of 5 speakers hold");
 }
 

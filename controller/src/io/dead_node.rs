@@ -95,7 +95,8 @@ fn tell(event: &Event, mode: Mode, recorder: &Recorder) {
     let on_node = |node: &NodeName, severity, reason, message: String| {
         // `kubectl describe node` looks for the name in the place of the uid, as the kubelet writes it.
         let name = node.as_str().to_owned();
-        let regarding = Regarding { api_version: "v1", kind: "Node", namespace: String::new(), uid: name.clone(), name };
+        let regarding =
+            Regarding { api_version: "v1", kind: "Node", namespace: String::new(), uid: name.clone(), name };
         recorder.tell(regarding, severity, reason, message);
     };
     match event {
@@ -150,7 +151,8 @@ fn tell(event: &Event, mode: Mode, recorder: &Recorder) {
                 node,
                 Severity::Warning,
                 "FalseDeadNodeHint",
-                "the speakers had declared the host dead, and it lived; its kubelet takes marks back within seconds".to_owned(),
+                "the speakers had declared the host dead, and it lived; its kubelet takes marks back within seconds"
+                    .to_owned(),
             );
         }
     }

@@ -38,7 +38,8 @@ pub(super) async fn look(client: &Client, node: &NodeName, mode: Mode) -> Result
     };
     let (node, renewed, pods) =
         timeout(LOOK_WITHIN, ask).await.unwrap_or_else(|_| Err(Unseen::Failed("no answer in time".to_owned())))?;
-    let noticed = node.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status != "True");
+    let noticed =
+        node.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status != "True");
     Ok(Found { renewed: renewed.map(|MicroTime(at)| moment(at)), noticed, pods })
 }
 

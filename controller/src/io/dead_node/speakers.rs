@@ -71,7 +71,8 @@ impl Speakers {
                     pause = if target.peers.len() < ENOUGH { FIND_MORE } else { FIND_EACH };
                     let same_keys = observed.as_ref().is_some_and(|observed| ids(observed) == ids(&target));
                     keys_changed = if same_keys { None } else { keys_changed.or_else(|| Some(now())) };
-                    let all_have_them = keys_changed.is_some_and(|at| now().saturating_duration_since(at) >= KEYS_SPREAD);
+                    let all_have_them =
+                        keys_changed.is_some_and(|at| now().saturating_duration_since(at) >= KEYS_SPREAD);
                     let same_peers = observed.as_ref().is_some_and(|observed| observed.peers == target.peers);
                     if same_peers && !all_have_them {
                         continue;
@@ -98,8 +99,10 @@ impl Speakers {
         let which = ListParams { resource_version: Some("0".to_owned()), ..ListParams::default().labels(&self.labels) };
         let (secret, pods) = tokio::join!(secrets.get(&self.secret), pods.list(&which));
         let Self { namespace, secret: name, labels, .. } = self;
-        let secret = secret.map_err(|error| format!("the Secret {namespace}/{name} cannot be read: {}", failure(&error)))?;
-        let pods = pods.map_err(|error| format!("the pods \"{labels}\" in {namespace} cannot be listed: {}", failure(&error)))?;
+        let secret =
+            secret.map_err(|error| format!("the Secret {namespace}/{name} cannot be read: {}", failure(&error)))?;
+        let pods = pods
+            .map_err(|error| format!("the pods \"{labels}\" in {namespace} cannot be listed: {}", failure(&error)))?;
         let keys = keys(&secret, &self.cluster);
         if keys.is_empty() {
             return Err(format!("the Secret {namespace}/{name} has no key"));
