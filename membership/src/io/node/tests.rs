@@ -186,7 +186,7 @@ async fn a_node_tells_observers_who_its_members_are() {
     let account = Account::read(&observed.borrow().speakers[&addr].state).unwrap();
     assert_eq!(account.members.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["a"]);
     // Long enough for the node to take it in, if it did.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    sleep(Duration::from_millis(500)).await;
     assert_eq!(states(&handle.members.borrow()), [("a", NodeState::Ready)], "an observer is no member");
     let status = handle.status.borrow().clone();
     assert!(status.members.is_empty(), "there is nobody who could watch or be watched");
