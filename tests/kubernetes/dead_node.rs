@@ -22,6 +22,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("a_kubelet_that_renews_its_lease_keeps_its_pods", kubelet_lives),
     Check("to_see_what_it_would_do_the_controller_needs_no_right_on_pods", dry_run),
     Check("a_missing_right_to_mark_is_told_and_addresses_are_given_all_the_same", forbidden),
+    Check("a_missing_right_to_list_pods_is_counted", forbidden_to_list),
     Check("a_dead_node_that_the_api_does_not_know_is_counted", unknown_node),
     Check("an_api_server_that_is_slow_or_fails_gets_the_marks_in_the_end", slow),
     Check("without_a_hint_nobody_listens_to_speakers", off),
@@ -171,6 +172,9 @@ fn forbidden(ground: &Ground<'_>) {
         site.service("web", json!({})).await;
         site.has("web", &[&site.v4(1)]).await;
     });
+}
+
+fn forbidden_to_list(ground: &Ground<'_>) {
     ground.run_without_right("nothing", async |site| {
         let mut cluster = Cluster::with_rights(site, 4, Rights::Base).await;
         let pods = cluster.pods(4, 2).await;
@@ -336,8 +340,8 @@ impl<'a> Cluster<'a> {
 
     /// Writes the status as a kubelet does for a pod that is well: what it does not know is removed.
     async fn kubelet_reconciles(&self, pod: &str) {
-        let at = k8s_openapi::jiff::Timestamp::now().to_string();
-        let at = format!("{}Z", at.split('.').next().unwrap_or_default().trim_end_matches('Z'));
+        // When it became ready: the kubelet remembers that.
+        let at = "2026-01-01T00:00:00Z";
         let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": null, "message": null, "lastTransitionTime": at});
         let conditions = ["Ready", "ContainersReady", "Initialized", "PodScheduled"].map(condition);
         self.status(pod, json!({"phase": "Running", "conditions": conditions})).await;
