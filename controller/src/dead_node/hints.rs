@@ -157,7 +157,10 @@ impl Hints {
     pub(crate) fn handle_accounts(&mut self, accounts: Accounts, now: Instant) {
         self.testimony.handle(accounts, now);
         self.follow_the_living();
-        self.cases.retain(|_, case| now.saturating_duration_since(case.verdict.told) < REMEMBERED);
+        self.cases.retain(|node, case| {
+            let recent = now.saturating_duration_since(case.verdict.told) < REMEMBERED;
+            recent || self.testimony.verdict(node).is_some()
+        });
         let verdicts: Vec<(NodeName, Verdict)> =
             self.testimony.verdicts().map(|(node, verdict)| (node.clone(), *verdict)).collect();
         for (node, verdict) in verdicts {

@@ -72,7 +72,7 @@ impl Testimony {
             }
             let before = self.verdicts.get(node).filter(|verdict| verdict.life == dead.life);
             let seen = self.alive.get(node).filter(|(life, _)| life.generation == generation);
-            let verdict = verdicts.entry(node.clone()).or_insert(Verdict {
+            let verdict = verdicts.entry(node.clone()).or_insert_with(|| Verdict {
                 life: dead.life,
                 told: before.map_or(now, |verdict| verdict.told),
                 alive_until: before.map_or_else(|| seen.map(|(_, at)| *at), |verdict| verdict.alive_until),

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -346,6 +344,21 @@ fn a_missing_right_to_mark_is_told_and_not_tried_again() {
 }
 
 #[test]
+fn a_node_that_stays_dead_for_a_day_is_hinted_once_and_told_once() {
+    let mut world = World::of(4);
+    world.die(4, 3);
+    world.requests();
+    world.found(4, lease(-5), &[]);
+    world.events();
+    for _ in 0..24 {
+        world.run(3600 * SECOND);
+        world.tell();
+    }
+
+    assert_eq!((world.requests(), world.events()), (vec![], vec![]));
+}
+
+#[test]
 fn a_node_that_lived_all_the_time_is_a_false_hint_and_the_rest_is_not_marked() {
     let mut world = World::of(4);
     world.die(4, 3);
@@ -355,6 +368,31 @@ fn a_node_that_lived_all_the_time_is_a_false_hint_and_the_rest_is_not_marked() {
     world.come_back(4, same);
 
     assert_eq!((world.requests(), world.events().last()), (vec![], Some(&Event::False { node: name(4) })));
+}
+
+/// As a speaker that was cut off alone forgets what it held against the others, or an observer loses all speakers.
+#[test]
+fn a_verdict_that_is_told_again_in_the_same_life_is_no_second_hint() {
+    let mut world = World::of(4);
+    world.die(4, 3);
+    world.requests();
+    world.found(4, lease(-5), &[ready("a")]);
+    world.requests();
+    world.marked(4, &[Marked::Done]);
+    for gap in [false, true] {
+        world.run(300 * SECOND);
+        if gap {
+            world.observe(&[]);
+        } else {
+            world.dead.clear();
+        }
+        world.tell();
+        world.run(SECOND);
+        world.observe(&[1, 2, 3]);
+        world.die(4, 3);
+
+        assert_eq!(world.requests(), [], "{gap}");
+    }
 }
 
 #[test]
@@ -564,10 +602,7 @@ impl World {
     }
 
     fn refusals(&mut self) -> Vec<Guard> {
-        let guard = |event| match event {
-            Event::Refused { guard, .. } => Some(guard),
-            _ => None,
-        };
+        let guard = |event| if let Event::Refused { guard, .. } = event { Some(guard) } else { None };
         self.events().into_iter().filter_map(guard).collect()
     }
 }

@@ -64,10 +64,15 @@ pub(super) async fn mark(client: &Client, pod: &Metadata, message: &str) -> Mark
 
 async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Unseen> {
     let request = Request::get(path).body(Vec::new()).map_err(|error| Unseen::Failed(error.to_string()))?;
-    client.request(request).await.map_err(|error| match &error {
-        kube::Error::Api(status) if status.code == NOT_FOUND => Unseen::NoSuchNode,
-        kube::Error::Api(status) if status.code == FORBIDDEN => Unseen::Forbidden(status.message.clone()),
-        other => Unseen::Failed(failure(other)),
+    client.request(request).await.map_err(|error| {
+        if let kube::Error::Api(status) = &error {
+            match status.code {
+                NOT_FOUND => return Unseen::NoSuchNode,
+                FORBIDDEN => return Unseen::Forbidden(status.message.clone()),
+                _ => {}
+            }
+        }
+        Unseen::Failed(failure(&error))
     })
 }
 
