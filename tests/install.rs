@@ -130,6 +130,8 @@ fn wrong_values_are_refused_with_their_names() {
         ("speaker.logLevel=loud", "/speaker/logLevel"),
         ("speeker.enabled=true", "speeker"),
         ("crds.validationFailurePolicy=Maybe", "/crds/validationFailurePolicy"),
+        ("controller.deadNodeHint=sometimes", "/controller/deadNodeHint"),
+        ("controller.deadNodeHintShare=most", "/controller/deadNodeHintShare"),
         ("speaker.memberlist.mlBindPort=70000", "/speaker/memberlist/mlBindPort"),
         ("frrk8s.enabled=true", "does not speak BGP"),
         ("speaker.frr.enabled=true", "does not speak BGP"),
@@ -177,11 +179,50 @@ fn kubectl_renders_every_overlay() {
     assert!(args(&without, "Deployment", "controller").contains(&"--webhook-mode=disabled".to_owned()));
     let plaintext = kustomize("deploy/overlays/plaintext-rollout");
     assert!(args(&plaintext, "DaemonSet", "speaker").contains(&"--insecure-plaintext".to_owned()));
+    let hint = kustomize("deploy/overlays/dead-node-hint");
+    assert!(args(&hint, "Deployment", "controller").contains(&"--dead-node-hint=on".to_owned()));
+    named(&hint, "ClusterRole", "metallb-system:dead-node-hint");
     let prometheus = kustomize("deploy/overlays/prometheus");
     assert_eq!(prometheus.iter().filter(|object| object["kind"] == "ServiceMonitor").count(), 2);
     let rules = named(&prometheus, "PrometheusRule", "garpike");
     let chart = render(&["--set", "prometheus.prometheusRule.enabled=true"]);
     assert_eq!(alerts(rules), alerts(named(&chart, "PrometheusRule", "garpike")));
+}
+
+#[test]
+fn the_right_to_mark_pods_comes_with_the_dead_node_hint_alone() {
+    let manifests = documents(include_str!("../deploy/manifests/garpike.yaml"));
+    let overlay = documents(include_str!("../deploy/overlays/dead-node-hint/rbac.yaml"));
+    // Without quotes YAML takes `on` for true.
+    for (value, word) in [("dry-run", "dry-run"), ("off", "off"), ("false", "off"), ("on", "on"), ("true", "on")] {
+        let chart = render(&["--set", &format!("controller.deadNodeHint={value}")]);
+
+        let args = strings(
+            &named(&chart, "Deployment", "garpike-controller")["spec"]["template"]["spec"]["containers"][0]["args"],
+        );
+        assert!(args.contains(&format!("--dead-node-hint={word}")), "{value}: {args:?}");
+        let role = chart
+            .iter()
+            .find(|object| object["metadata"]["name"] == "garpike:dead-node-hint" && object["kind"] == "ClusterRole");
+        assert_eq!(role.map(|role| &role["rules"]), (word == "on").then(|| &overlay[0]["rules"]), "{value}");
+        let bound = chart.iter().any(|object| object["roleRef"]["name"] == "garpike:dead-node-hint");
+        assert_eq!(bound, word == "on", "{value}");
+    }
+    let marks = |object: &Value| object["rules"].to_string().contains("pods/status");
+    assert!(!manifests.iter().any(marks) && overlay.iter().any(marks));
+}
+
+#[test]
+fn no_network_policy_keeps_the_controller_from_the_speakers() {
+    let chart = render(&["--set", "networkpolicies.enabled=true", "--set", "speaker.memberlist.mlBindPort=7999"]);
+    let egress = &named(&chart, "NetworkPolicy", "garpike-controller")["spec"]["egress"][0]["ports"];
+    assert!(egress.as_array().unwrap().contains(&json!({"port": 7999, "protocol": "TCP"})), "{egress}");
+    let env = &named(&chart, "Deployment", "garpike-controller")["spec"]["template"]["spec"]["containers"][0]["env"];
+    let port = json!({"name": "METALLB_ML_BIND_PORT", "value": "7999"});
+    assert!(env.as_array().unwrap().contains(&port), "{env}");
+
+    let manifests = documents(include_str!("../deploy/manifests/garpike.yaml"));
+    assert_eq!(named(&manifests, "NetworkPolicy", "controller")["spec"]["policyTypes"], json!(["Ingress"]));
 }
 
 #[test]

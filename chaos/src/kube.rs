@@ -10,6 +10,7 @@ mod installation;
 pub mod measure;
 mod process;
 mod proxy;
+mod speakers;
 
 pub use api_server::{ApiServer, ApiServerError, Server, Stack};
 pub use audit::{Audit, Request};
@@ -17,3 +18,4 @@ pub use controller::{Controller, Memory, StillRunning};
 pub use installation::{InstallError, Installation, apply, define};
 pub use process::Process;
 pub use proxy::{Answers, Faults, Proxy, ProxyError, Which};
+pub use speakers::{Speakers, SpeakersError};

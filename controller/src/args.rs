@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use crate::dead_node::{Mode as DeadNodeHintMode, Share};
+
 /// `garpike controller`: gives addresses to Services of a Kubernetes cluster.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n  garpike controller --kubeconfig ~/.kube/config --metrics-auth none\n  \
@@ -75,6 +77,26 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_DISABLE_CERT_ROTATION", num_args = 0..=1, require_equals = true)]
     #[arg(default_value_t = false, default_missing_value = "true")]
     pub disable_cert_rotation: bool,
+
+    /// Whether the pods of a node whose host is dead by the verdict of the speakers are marked not ready
+    #[arg(long, env = "GARPIKE_DEAD_NODE_HINT", default_value = "dry-run")]
+    pub dead_node_hint: DeadNodeHintMode,
+
+    /// Share of the nodes whose pods are marked within a minute; of however few, one node
+    #[arg(long, env = "GARPIKE_DEAD_NODE_HINT_SHARE", value_name = "SHARE", default_value = "1/3")]
+    pub dead_node_hint_share: Share,
+
+    /// Labels of the speakers' pods, to which the dead-node hint listens
+    #[arg(long, env = "GARPIKE_ML_LABELS", value_name = "SELECTOR", default_value = "app=metallb,component=speaker")]
+    pub ml_labels: String,
+
+    /// Port of the speakers' gossip
+    #[arg(long, env = "GARPIKE_ML_BINDPORT", value_name = "PORT", default_value = "7946")]
+    pub ml_bindport: u16,
+
+    /// The --cluster-name of the speakers
+    #[arg(long, env = "GARPIKE_CLUSTER_NAME", value_name = "NAME", default_value = "garpike")]
+    pub cluster_name: String,
 
     /// Lowest version of TLS that is served
     #[arg(long, env = "GARPIKE_TLS_MIN_VERSION", value_name = "VERSION", default_value = "VersionTLS13")]
@@ -144,11 +166,13 @@ impl Args {
 }
 
 /// Argument and the variable of MetalLB 0.16's controller that sets it.
-pub const METALLB_VARIABLES: [(&str, &str); 4] = [
+pub const METALLB_VARIABLES: [(&str, &str); 6] = [
     ("namespace", "METALLB_NAMESPACE"),
     ("pod_name", "METALLB_POD_NAME"),
     ("deployment", "METALLB_DEPLOYMENT"),
     ("ml_secret_name", "METALLB_ML_SECRET_NAME"),
+    ("ml_labels", "METALLB_ML_LABELS"),
+    ("ml_bindport", "METALLB_ML_BIND_PORT"),
 ];
 
 /// Where Kubernetes tells a pod its namespace.

@@ -8,6 +8,7 @@
 pub mod allocate;
 mod allocator;
 mod args;
+mod dead_node;
 #[cfg(test)]
 mod fixtures;
 mod free;
@@ -32,5 +33,6 @@ mod webhook;
 
 pub use allocator::{Allocator, Refusal};
 pub use args::{Args, METALLB_VARIABLES, MetalLbOnly, MetricsAuth, WebhookMode};
+pub use dead_node::{InvalidShare, Mode as DeadNodeHintMode, Share};
 pub use plan::{Outcome, Plan, plan};
 pub use run::run;

@@ -8,10 +8,20 @@ use garpike_controller_api::IPAddressPoolStatus;
 use garpike_controller_api::config::PoolName;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use crate::dead_node::{Guard, Marked};
+
 const PUBLISH: &str = "garpike_controller_publish_seconds";
 const QUEUE_DEPTH: &str = "garpike_controller_queue_depth";
 const LEADER: &str = "garpike_controller_leader";
 const WRITES: &str = "garpike_controller_writes_total";
+const OBSERVED_SPEAKERS: &str = "garpike_controller_observed_speakers";
+const VERDICTS: &str = "garpike_controller_dead_node_verdicts_total";
+const HINTS: &str = "garpike_controller_dead_node_hints_total";
+const HINTS_REFUSED: &str = "garpike_controller_dead_node_hints_refused_total";
+const HINTS_FALSE: &str = "garpike_controller_dead_node_hints_false_total";
+const HINT: &str = "garpike_controller_dead_node_hint_seconds";
+const SAVED: &str = "garpike_controller_dead_node_would_have_saved_seconds";
+const PODS_MARKED: &str = "garpike_controller_dead_node_pods_total";
 const EVENTS_DROPPED: &str = "garpike_controller_events_dropped_total";
 const UPDATES: &str = "metallb_k8s_client_updates_total";
 const UPDATE_ERRORS: &str = "metallb_k8s_client_update_errors_total";
@@ -19,8 +29,8 @@ const CONFIG_LOADED: &str = "metallb_k8s_client_config_loaded_bool";
 const CONFIG_STALE: &str = "metallb_k8s_client_config_stale_bool";
 
 /// The bounds of the histograms.
-pub(crate) fn histograms() -> [(&'static str, &'static [f64]); 1] {
-    [(PUBLISH, &PUBLISH_BOUNDS)]
+pub(crate) fn histograms() -> [(&'static str, &'static [f64]); 3] {
+    [(PUBLISH, &PUBLISH_BOUNDS), (HINT, &HINT_BOUNDS), (SAVED, &SAVED_BOUNDS)]
 }
 
 /// Registers help texts and units, and shows what counts from zero.
@@ -29,6 +39,22 @@ pub(crate) fn describe() {
     describe_gauge!(QUEUE_DEPTH, Unit::Count, "Services whose status is to be written");
     describe_gauge!(LEADER, Unit::Count, "1 while this controller may write");
     describe_counter!(WRITES, Unit::Count, "Writes of statuses of Services, by what came of them");
+    describe_gauge!(OBSERVED_SPEAKERS, Unit::Count, "Speakers that tell this controller which hosts are dead");
+    describe_counter!(VERDICTS, Unit::Count, "Nodes that some observed speaker takes for dead");
+    describe_counter!(HINTS, Unit::Count, "Dead nodes whose pods were marked not ready, or would have been, by mode");
+    describe_counter!(
+        HINTS_REFUSED,
+        Unit::Count,
+        "Nodes taken for dead whose pods were left alone, by what forbade it"
+    );
+    describe_counter!(HINTS_FALSE, Unit::Count, "Such nodes that had lived all the time, by mode");
+    describe_histogram!(
+        HINT,
+        Unit::Seconds,
+        "Time from when a verdict was told until the last pod of the node was marked"
+    );
+    describe_histogram!(SAVED, Unit::Seconds, "How much sooner pods would have been marked than Kubernetes noticed");
+    describe_counter!(PODS_MARKED, Unit::Count, "Marks of pods on dead nodes, by what came of them");
     describe_counter!(EVENTS_DROPPED, Unit::Count, "Events that were not told because too many waited");
     describe_counter!(UPDATES, Unit::Count, "Changes of objects that were handled");
     describe_counter!(UPDATE_ERRORS, Unit::Count, "Writes that failed, and kinds that could not be read");
@@ -65,6 +91,52 @@ pub(crate) fn standing_by() {
 /// A write has ended: `written`, `conflict`, `gone`, `refused` or `unknown`.
 pub(crate) fn write_ended(outcome: &'static str) {
     counter!(WRITES, "outcome" => outcome).increment(1);
+}
+
+/// So many speakers are observed.
+pub(crate) fn observed_speakers(speakers: usize) {
+    gauge!(OBSERVED_SPEAKERS).set(count(speakers));
+}
+
+/// A node is taken for dead.
+pub(crate) fn dead_node_verdict() {
+    counter!(VERDICTS).increment(1);
+}
+
+/// The pods of a node are marked, or would be: `on` or `dry_run`.
+pub(crate) fn hinted(mode: &'static str) {
+    counter!(HINTS, "mode" => mode).increment(1);
+}
+
+/// They are not, for this reason.
+pub(crate) fn hint_refused(guard: Guard) {
+    counter!(HINTS_REFUSED, "guard" => guard.as_str()).increment(1);
+}
+
+/// The node had lived.
+pub(crate) fn false_hint(mode: &'static str) {
+    counter!(HINTS_FALSE, "mode" => mode).increment(1);
+}
+
+/// A mark was answered.
+pub(crate) fn pod_marked(marked: Marked) {
+    let outcome = match marked {
+        Marked::Done => "marked",
+        Marked::Gone => "gone",
+        Marked::Forbidden => "forbidden",
+        Marked::Failed => "failed",
+    };
+    counter!(PODS_MARKED, "outcome" => outcome).increment(1);
+}
+
+/// The last pod of a node was marked so long after the verdict.
+pub(crate) fn pods_marked(after: Duration) {
+    histogram!(HINT).record(after);
+}
+
+/// Kubernetes has noticed so long after this controller.
+pub(crate) fn would_have_saved(sooner: Duration) {
+    histogram!(SAVED).record(sooner);
 }
 
 /// An event was not told.
@@ -157,6 +229,11 @@ fn count(n: usize) -> f64 {
 
 /// Chosen: one write takes 3 to 20 ms, 4000 of them some seconds.
 const PUBLISH_BOUNDS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// Chosen: one request takes 3 to 20 ms, a hundred of them some hundred.
+const HINT_BOUNDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 5.0, 20.0];
+/// Chosen around the 50 s that Kubernetes waits by default.
+const SAVED_BOUNDS: [f64; 8] = [1.0, 5.0, 10.0, 20.0, 40.0, 50.0, 60.0, 300.0];
 
 #[cfg(test)]
 mod tests {

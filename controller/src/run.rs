@@ -33,9 +33,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::{Args, MetricsAuth, WebhookMode};
+use crate::dead_node::{Hints, Mode as DeadNodeHintMode};
 use crate::gossip_secret::GossipSecret;
 use crate::health::{Doing, Health, Webhook};
 use crate::import::import;
+use crate::io::dead_node::{DeadNodeHint, Speakers};
 use crate::io::lease::Leadership;
 use crate::io::term::{End, Office, serve};
 use crate::io::{foreign, lease};
@@ -332,6 +334,17 @@ impl Namespaced<'_> {
                 "gossip secret"
             });
         }
+        if args.webhook_mode != WebhookMode::OnlyWebhook
+            && let Some(hint) = self.dead_node_hint()
+        {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    never = hint.run() => match never {},
+                    () = stop.cancelled() => "dead-node hint",
+                }
+            });
+        }
         if args.webhook_mode != WebhookMode::OnlyWebhook {
             let namespace = namespace.to_owned();
             tasks.spawn(async move {
@@ -342,6 +355,33 @@ impl Namespaced<'_> {
             });
         }
         Ok(())
+    }
+}
+
+impl Namespaced<'_> {
+    /// What marks the pods of dead nodes, or tells that it could.
+    fn dead_node_hint(&self) -> Option<DeadNodeHint> {
+        let Self { args, client, namespace, recorder, .. } = *self;
+        let mode = args.dead_node_hint;
+        if mode == DeadNodeHintMode::Off {
+            return None;
+        }
+        if args.ml_secret_name.is_empty() {
+            info!("without --ml-secret-name speakers cannot be listened to: no hint of dead nodes");
+            return None;
+        }
+        let name = Some(args.pod_name.as_str()).filter(|name| !name.is_empty());
+        let speakers = Speakers {
+            client: client.clone(),
+            namespace: namespace.to_owned(),
+            labels: args.ml_labels.clone(),
+            port: args.ml_bindport,
+            secret: args.ml_secret_name.clone(),
+            cluster: args.cluster_name.clone(),
+            name: name.unwrap_or("controller").parse().ok()?,
+        };
+        let (client, recorder) = (client.clone(), recorder.clone());
+        Some(DeadNodeHint { client, speakers, hints: Hints::new(mode, args.dead_node_hint_share), mode, recorder })
     }
 }
 

@@ -12,6 +12,8 @@ use crate::Path;
 pub enum Event {
     /// [`crate::Cluster::members`] has changed.
     MembersChanged,
+    /// More than half of all members hold a verdict by which a host is dead: [`crate::Cluster::state`] says so.
+    VerdictHeld,
     /// This node has found its peers, or waited long enough for them.
     Ready,
     /// These nodes were declared dead here and had lived all the time: their addresses may have had two owners.

@@ -13,6 +13,7 @@
 //!
 //! The protocol is described in `docs/membership.md`.
 
+mod account;
 mod cluster;
 mod codec;
 mod config;
@@ -48,6 +49,7 @@ mod told;
 mod traffic;
 mod watch;
 
+pub use account::{Account, HostDead, Life};
 pub use cluster::Cluster;
 pub use config::{Config, Profile};
 pub use event::{Event, Transmit};

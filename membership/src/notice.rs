@@ -63,8 +63,13 @@ impl Notice {
 
     /// Whether more than half of all members believed it: then it was the subject that was cut off, not they.
     pub(crate) fn is_by_majority(&self) -> bool {
-        u32::from(self.holders) * 2 > u32::from(self.known)
+        is_majority(self.holders, self.known)
     }
+}
+
+/// Whether `holders` are more than half of `known`.
+pub(crate) fn is_majority(holders: u16, known: u16) -> bool {
+    u32::from(holders) * 2 > u32::from(known)
 }
 
 #[cfg(test)]

@@ -92,6 +92,8 @@ pub(crate) struct Dead {
     pub(crate) version: u64,
     /// How many members there were before.
     pub(crate) known: u16,
+    /// How many hold the verdict, as far as others have told.
+    pub(crate) holders: u16,
     /// How often it died lately, this time included.
     pub(crate) deaths: u16,
 }
@@ -118,6 +120,10 @@ impl Peers {
 
     pub(crate) fn dead(&self, name: &NodeName) -> Option<&Dead> {
         self.dead.get(name)
+    }
+
+    pub(crate) fn dead_mut(&mut self, name: &NodeName) -> Option<&mut Dead> {
+        self.dead.get_mut(name)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {

@@ -190,7 +190,9 @@ impl Speaker {
     async fn handle_membership(&mut self, event: garpike_membership::Event) {
         match event {
             // The new members come by the watch.
-            garpike_membership::Event::MembersChanged | garpike_membership::Event::FactsKnown => {}
+            garpike_membership::Event::MembersChanged
+            | garpike_membership::Event::FactsKnown
+            | garpike_membership::Event::VerdictHeld => {}
             garpike_membership::Event::Ready => info!("ready"),
             garpike_membership::Event::Healed { nodes } => {
                 info!(?nodes, "members are back that had lived all the time: announcing again what this node owns");

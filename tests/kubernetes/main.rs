@@ -14,6 +14,7 @@
 mod adoption;
 mod allocation;
 mod bad_input;
+mod dead_node;
 mod dual_stack;
 mod housekeeping;
 mod replicas;
@@ -48,6 +49,7 @@ const CHECKS: &[&[Check]] = &[
     bad_input::CHECKS,
     housekeeping::CHECKS,
     webhook::CHECKS,
+    dead_node::CHECKS,
 ];
 
 fn main() -> ExitCode {

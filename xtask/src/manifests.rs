@@ -27,6 +27,7 @@ fn written() -> Result<Vec<(String, String)>> {
         ("deploy/overlays/prometheus/rules.yaml".to_owned(), prometheus_rule(&read("deploy/prometheus/rules.yaml")?)),
         (format!("{CHART}/rules.yaml"), read("deploy/prometheus/rules.yaml")?),
         (format!("{CHART}/rbac.yaml"), read("deploy/manifests/rbac.yaml")?),
+        (format!("{CHART}/dead-node-hint.yaml"), read("deploy/overlays/dead-node-hint/rbac.yaml")?),
     ];
     for path in crds()? {
         let name = path.rsplit('/').next().unwrap_or_default();

@@ -63,7 +63,7 @@ impl<'a> Installation<'a> {
         let client = server.client();
         let of_namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         apply(&client, &of_namespace).await?;
-        for object in rights(namespace)? {
+        for object in rights(RBAC, namespace)? {
             apply(&client, &object).await?;
         }
         let deployment = json!({
@@ -95,7 +95,7 @@ impl<'a> Installation<'a> {
     ///
     /// When the API server refuses the change.
     pub async fn without_right(&self, resource: &str) -> Result<(), InstallError> {
-        for mut object in rights(&self.namespace)? {
+        for mut object in rights(RBAC, &self.namespace)? {
             // A role for the whole cluster is that of the other installations too.
             if kind_of(&object) != "Role" {
                 continue;
@@ -110,6 +110,18 @@ impl<'a> Installation<'a> {
                     })
                 });
             }
+            apply(&self.server.client(), &object).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the rights that `--dead-node-hint=on` needs beside.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses an object.
+    pub async fn allow_dead_node_hint(&self) -> Result<(), InstallError> {
+        for object in rights(RBAC_OF_HINT, &self.namespace)? {
             apply(&self.server.client(), &object).await?;
         }
         Ok(())
@@ -207,8 +219,8 @@ pub enum InstallError {
     /// A manifest of ours is none.
     #[error("a manifest cannot be read")]
     Manifest(#[source] serde_json::Error),
-    /// `rbac.yaml` is no YAML.
-    #[error("deploy/manifests/rbac.yaml cannot be read: {0}")]
+    /// A file of rights is no YAML.
+    #[error("the rights in deploy cannot be read: {0}")]
     Rights(String),
     /// The program could not be started.
     #[error("cannot start the controller")]
@@ -232,10 +244,10 @@ pub async fn apply(client: &Client, object: &Value) -> Result<DynamicObject, Ins
     Ok(api.patch(text("/metadata/name"), &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?)
 }
 
-/// The objects of `rbac.yaml` for another namespace than `metallb-system`. The cluster roles are the same everywhere.
-fn rights(namespace: &str) -> Result<Vec<Value>, InstallError> {
+/// The objects of a file of rights for another namespace than `metallb-system`. The cluster roles are the same everywhere.
+fn rights(file: &str, namespace: &str) -> Result<Vec<Value>, InstallError> {
     let mut objects = Vec::new();
-    for document in RBAC.split("\n---\n") {
+    for document in file.split("\n---\n") {
         let mut object: Value =
             serde_saphyr::from_str(document).map_err(|error| InstallError::Rights(error.to_string()))?;
         for pointer in ["/metadata/namespace", "/subjects/0/namespace", "/subjects/1/namespace"] {
@@ -308,6 +320,7 @@ fn free_ports() -> io::Result<[u16; 2]> {
 }
 
 const RBAC: &str = include_str!("../../../deploy/manifests/rbac.yaml");
+const RBAC_OF_HINT: &str = include_str!("../../../deploy/overlays/dead-node-hint/rbac.yaml");
 const IMAGE: &str = "garpike:lab";
 const MANAGER: &str = "garpike-lab";
 const POLL: Duration = Duration::from_millis(20);
@@ -318,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_rights_of_another_namespace_name_nothing_of_the_first() {
-        let objects = rights("some").unwrap();
+        let objects = [rights(RBAC, "some").unwrap(), rights(RBAC_OF_HINT, "some").unwrap()].concat();
 
         let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
         assert_eq!(kinds.iter().filter(|kind| **kind == "ServiceAccount").count(), 2);
@@ -334,7 +347,7 @@ mod tests {
 
     #[test]
     fn nobody_may_do_everything() {
-        for object in rights("some").unwrap() {
+        for object in [rights(RBAC, "some").unwrap(), rights(RBAC_OF_HINT, "some").unwrap()].concat() {
             for rule in object["rules"].as_array().into_iter().flatten() {
                 assert!(!rule.to_string().contains("\"*\""), "{rule}");
             }

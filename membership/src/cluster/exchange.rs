@@ -13,7 +13,7 @@ use crate::notice::{Force, Notice};
 use crate::peers::End;
 use crate::swim::Spread;
 use crate::watch::votes::Charge;
-use crate::{Identity, Rejected, codec};
+use crate::{Account, Identity, Rejected, codec};
 
 /// What a node knows of the cluster.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,6 +113,20 @@ impl Cluster {
         }
         self.settle();
         Ok(state.from.name)
+    }
+}
+
+impl Account {
+    /// Reads what a speaker tells an observer: authentic, but not trusted to be well formed.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no state.
+    pub fn read(state: &[u8]) -> Result<Self, Rejected> {
+        let mut state: State = codec::decode_state(state).map_err(|_| Rejected::Malformed)?;
+        state.members.truncate(NODES_MAX);
+        state.dead.truncate(NODES_MAX);
+        Ok(Self::new(&state.members, &state.dead))
     }
 }
 

@@ -1,3 +1,4 @@
+mod accounts;
 mod drain;
 mod handicaps;
 mod keys;

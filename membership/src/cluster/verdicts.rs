@@ -10,7 +10,7 @@ use crate::codec;
 use crate::config::{OLD_REVENANTS_EVERY, REVENANTS_EVERY, SHOW_DEAD};
 use crate::datagram::Kind;
 use crate::deliveries::Item;
-use crate::notice::{Force, Notice, NoticeId};
+use crate::notice::{Force, Notice, NoticeId, is_majority};
 use crate::peers::{Away, Cause, Dead, End, Peer, Start};
 use crate::timers::Own;
 use crate::watch::votes::Charge;
@@ -52,6 +52,25 @@ impl Cluster {
             self.handle_own_notice(teller, notice);
         } else if notice.force == Force::InForce && self.carry_out(notice) {
             metrics::verdict(notice.charge, metrics::By::Notice);
+        } else {
+            self.learn_holders(notice);
+        }
+    }
+
+    /// Somebody tells how many hold a verdict that is known here: those who gave it count.
+    fn learn_holders(&mut self, notice: &Notice) {
+        if notice.force == Force::InForce
+            && notice.charge == Charge::HostDead
+            && let Some(dead) = self.peers.dead_mut(&notice.subject.name)
+            && dead.end == End::HostDead
+            && dead.identity == notice.subject
+            && notice.holders > dead.holders
+        {
+            let was = is_majority(dead.holders, dead.known);
+            dead.holders = notice.holders;
+            if !was && is_majority(dead.holders, dead.known) {
+                self.push_event(Event::VerdictHeld);
+            }
         }
     }
 
@@ -63,12 +82,27 @@ impl Cluster {
             && !about_itself
         {
             told.holders.insert(by.clone());
+            self.review_holders(&id);
         }
         if self.deliveries.acknowledged(by, &Item::Notice(id))
             && about_itself
             && let Some(identity) = self.peers.get(by).map(|peer| peer.identity.clone())
         {
             self.deliver_facts(&identity);
+        }
+    }
+
+    /// When more than half hold a verdict, everybody is told so once more: whoever observes any of them is to know.
+    fn review_holders(&mut self, id: &NoticeId) {
+        let Some(notice) = self.latest_notice(id).filter(Notice::is_by_majority) else { return };
+        if id.charge != Charge::HostDead || id.force != Force::InForce {
+            return;
+        }
+        let known = self.peers.dead(&id.node).is_some_and(|dead| is_majority(dead.holders, dead.known));
+        self.learn_holders(&notice);
+        if !known && self.peers.dead(&id.node).is_some() {
+            let everybody: Vec<Identity> = self.peers.here().map(|peer| peer.identity.clone()).collect();
+            everybody.iter().for_each(|member| self.send_notice(member, &notice));
         }
     }
 
@@ -130,6 +164,7 @@ impl Cluster {
                     member,
                     version: notice.version,
                     known: notice.known,
+                    holders: notice.holders,
                     deaths: notice.deaths,
                 };
                 info!(node = %name, gossip = %dead.identity.gossip, last_state = ?dead.last_state, "member is dead");
@@ -211,6 +246,7 @@ impl Cluster {
                 member: peer.away.map(|away| away.member),
                 version: self.version_of(&peer.identity),
                 known: self.known_before(),
+                holders: 0,
                 deaths: self.peers.deaths(&peer.identity.name, now),
                 identity: peer.identity,
             };
@@ -296,7 +332,7 @@ impl Cluster {
         let old = self.now.saturating_duration_since(dead.at) >= SURVIVORS_KNOWN;
         let holders = match dead.end {
             End::HostDead if old => self.peers.iter().filter(|peer| peer.since < dead.at).count() + 1,
-            End::HostDead => self.told.holders(&dead.identity) + 1,
+            End::HostDead => usize::from(dead.holders).max(self.told.holders(&dead.identity) + 1),
             End::GraceOver | End::Pardoned => 0,
         };
         let holders = small(holders);

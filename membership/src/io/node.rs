@@ -407,6 +407,9 @@ impl Node {
                 self.members.send_replace(self.cluster.members().clone());
                 self.unpublished = true;
             }
+            if event == Event::VerdictHeld {
+                self.unpublished = true;
+            }
             if self.events.try_send(event).is_err() {
                 metrics::event_lost();
             }

@@ -62,6 +62,7 @@ impl Speaker {
                 event = self.membership.events.recv() => match event.context("the membership is gone")? {
                     garpike_membership::Event::FactsKnown => return Ok(()),
                     garpike_membership::Event::MembersChanged
+                    | garpike_membership::Event::VerdictHeld
                     | garpike_membership::Event::Ready
                     | garpike_membership::Event::Healed { .. }
                     | garpike_membership::Event::DeclaredDead

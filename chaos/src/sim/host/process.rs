@@ -286,7 +286,7 @@ impl Process {
                 }
                 Event::FactsKnown if matches!(self.ending, Ending::Handover { .. }) => self.leave(now),
                 Event::NameConflict { .. } => self.name_conflicts += 1,
-                Event::Ready | Event::FactsKnown => {}
+                Event::Ready | Event::FactsKnown | Event::VerdictHeld => {}
             }
         }
     }

@@ -83,6 +83,12 @@ httpGet:
 {{- end }}
 {{- end -}}
 
+{{/* off, dry-run or on; without quotes YAML reads the first and the last as booleans */}}
+{{- define "garpike.deadNodeHint" -}}
+{{- $value := toString .Values.controller.deadNodeHint -}}
+{{- get (dict "true" "on" "false" "off") $value | default $value -}}
+{{- end -}}
+
 {{/* what cannot work ends here, with the reason */}}
 {{- define "garpike.check" -}}
 {{- if or .Values.frrk8s.enabled .Values.speaker.frr.enabled -}}

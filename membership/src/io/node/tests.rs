@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::io::{BindError, ObserverConfig, new_process, observe};
-use crate::{FeatureLevel, Key, Profile, SecretKey};
+use crate::{Account, FeatureLevel, Key, Profile, SecretKey};
 
 #[tokio::test]
 async fn two_nodes_on_loopback_find_and_lose_each_other() {
@@ -175,7 +175,7 @@ async fn a_node_tells_observers_who_its_members_are() {
         peers: vec![addr],
         sealing: config.sealing.clone(),
     };
-    let (node, _handle) = Node::new(config, socket);
+    let (node, handle) = Node::new(config, socket);
     let (observer, mut observed) = observe(observer);
     tasks.spawn(node.run(cancel.clone()));
     tasks.spawn(observer.run(cancel.clone()));
@@ -183,6 +183,13 @@ async fn a_node_tells_observers_who_its_members_are() {
     let told = timeout(LIMIT, observed.wait_for(|observed| observed.speakers.contains_key(&addr))).await;
 
     assert_eq!(told.unwrap().unwrap().speakers[&addr].node.as_str(), "a");
+    let account = Account::read(&observed.borrow().speakers[&addr].state).unwrap();
+    assert_eq!(account.members.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["a"]);
+    // Long enough for the node to take it in, if it did.
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(states(&handle.members.borrow()), [("a", NodeState::Ready)], "an observer is no member");
+    let status = handle.status.borrow().clone();
+    assert!(status.members.is_empty(), "there is nobody who could watch or be watched");
     cancel.cancel();
     while let Some(ended) = timeout(LIMIT, tasks.join_next()).await.unwrap() {
         ended.unwrap();
