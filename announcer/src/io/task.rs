@@ -387,6 +387,7 @@ impl Task {
                 | Event::KernelsAnswer { .. }
                 | Event::OneSegment { .. }
                 | Event::WrongAnswer { .. }
+                | Event::Announced { .. }
                 | Event::NoInterface { .. } => {}
             }
             if self.events.try_send(event).is_err() {
