@@ -49,6 +49,12 @@ struct Wishes {
     keys: BTreeMap<ServiceIp, usize>,
 }
 
+/// Keys with the same candidates.
+struct Group<'a> {
+    candidates: &'a [usize],
+    keys: Vec<ServiceIp>,
+}
+
 impl Balance {
     /// Forgets everything: the numbers of the roster mean other nodes.
     pub(crate) fn clear(&mut self) {
@@ -92,21 +98,32 @@ impl Wishes {
         wishes
     }
 
+    /// The keys by their candidates, those with the fewest first, who have no other choice. In the order of names, which are the
+    /// same on all nodes; numbers are not.
+    fn groups(&self, roster: &[NodeName]) -> Vec<Group<'_>> {
+        let names = self.fields.iter().map(|candidates| {
+            let mut names: Vec<&NodeName> = candidates.iter().filter_map(|number| roster.get(*number)).collect();
+            names.sort_unstable();
+            names
+        });
+        let names: Vec<Vec<&NodeName>> = names.collect();
+        let mut groups: BTreeMap<&[&NodeName], Group<'_>> = BTreeMap::new();
+        for (key, field) in &self.keys {
+            let Some((candidates, names)) = self.fields.get(*field).zip(names.get(*field)) else { continue };
+            groups.entry(names).or_insert_with(|| Group { candidates, keys: Vec::new() }).keys.push(*key);
+        }
+        let mut groups: Vec<Group<'_>> = groups.into_values().collect();
+        groups.sort_by_key(|group| group.candidates.len());
+        groups
+    }
+
     /// The first of each order gets no more than its share of all, the second no more than its share of what the first has.
     /// The others follow by their hash.
     fn orders(&self, roster: &[NodeName], hash: &BTreeMap<ServiceIp, Vec<usize>>) -> BTreeMap<ServiceIp, Vec<usize>> {
-        // Numbers differ from node to node; names do not. Those with the fewest candidates have the first choice.
-        let mut groups: BTreeMap<(usize, Vec<&NodeName>), (&[usize], Vec<ServiceIp>)> = BTreeMap::new();
-        for (key, field) in &self.keys {
-            let Some(candidates) = self.fields.get(*field) else { continue };
-            let mut names: Vec<&NodeName> = candidates.iter().filter_map(|number| roster.get(*number)).collect();
-            names.sort_unstable();
-            let (_, keys) = groups.entry((names.len(), names)).or_insert_with(|| (candidates, Vec::new()));
-            keys.push(*key);
-        }
+        let groups = self.groups(roster);
         let mut loads: BTreeMap<usize, usize> = BTreeMap::new();
         let mut orders = BTreeMap::new();
-        for (candidates, keys) in groups.values() {
+        for Group { candidates, keys } in &groups {
             let mut estates: BTreeMap<usize, Vec<ServiceIp>> = BTreeMap::new();
             let mut room = Room::for_more(keys.len(), candidates.iter().copied(), &loads);
             for key in keys {

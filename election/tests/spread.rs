@@ -1,6 +1,6 @@
 //! Laws of the election while all members want even numbers.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic on bad fixtures")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -240,7 +240,7 @@ async fn changed_findings(findings: Option<&mut watch::Receiver<Vec<String>>>) {
         None => false,
     };
     if !is_told {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

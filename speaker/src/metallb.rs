@@ -42,7 +42,7 @@ pub(crate) fn of_addresses(view: &View, node: &NodeName, counts: &[Counts]) -> S
             );
         }
     }
-    for (name, help, value) in COUNTERS {
+    for Counter { name, help, value } in COUNTERS {
         text.push_str(&head(name, "counter", help));
         for counts in counts {
             let _ = writeln!(text, "{name}{{ip=\"{}\"}} {}", counts.ip, value(counts));
@@ -72,16 +72,30 @@ fn head(name: &str, kind: &str, help: &str) -> String {
     format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
 }
 
-/// Name, help and value of what is counted for each address, as MetalLB counts: each frame of an announcement, and a request
-/// that got no answer too.
-const COUNTERS: [(&str, &str, fn(&Counts) -> u64); 3] = [
-    ("metallb_layer2_requests_received", "ARP and NDP requests for addresses of this node", |counts| counts.requests),
-    ("metallb_layer2_responses_sent", "ARP and NDP answers for addresses of this node", |counts| counts.answers),
-    (
-        "metallb_layer2_gratuitous_sent",
-        "Gratuitous ARP and unsolicited NDP frames for addresses of this node",
-        |counts| counts.announcements,
-    ),
+/// Something that is counted for each address.
+struct Counter {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&Counts) -> u64,
+}
+
+/// As MetalLB counts: each frame of an announcement, and a request that got no answer too.
+const COUNTERS: [Counter; 3] = [
+    Counter {
+        name: "metallb_layer2_requests_received",
+        help: "ARP and NDP requests for addresses of this node",
+        value: |counts| counts.requests,
+    },
+    Counter {
+        name: "metallb_layer2_responses_sent",
+        help: "ARP and NDP answers for addresses of this node",
+        value: |counts| counts.answers,
+    },
+    Counter {
+        name: "metallb_layer2_gratuitous_sent",
+        help: "Gratuitous ARP and unsolicited NDP frames for addresses of this node",
+        value: |counts| counts.announcements,
+    },
 ];
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ mod tests {
             Problem::error("belongs to the older Service default/old").value("10.0.0.1").of("Service default/web");
         let stray = Problem::error("lies in no pool").value("10.9.9.9").of("Service default/web").mend("use another");
 
-        let first = told(&mut told_before, &view, &[clash.clone()], "a");
+        let first = told(&mut told_before, &view, std::slice::from_ref(&clash), "a");
         let again = told(&mut told_before, &view, &[clash], "a");
         let other = told(&mut told_before, &view, &[stray], "a");
 
