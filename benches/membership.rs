@@ -296,6 +296,7 @@ fn config(node: u16, generation: u64, sealing: Sealing) -> Config {
         restart_grace: Duration::from_secs(60),
         failback: Some(Duration::from_secs(30)),
         host_ports: vec![10_250],
+        spread: garpike_election::Spread::Hash,
         feature_level: FeatureLevel::CURRENT,
         later_facts: BTreeMap::new(),
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use garpike_election::{NodeName, Presence, ServiceIp};
+use garpike_election::{NodeName, Presence, ServiceIp, Spread};
 use garpike_speaker::Decision;
 use serde_json::json;
 
@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 json!({
                     "ip": ip, "services": address.services, "owner": seen.owners.get(ip), "candidates": address.candidates,
                     "stand_in": address.stand_in, "unowned": address.unowned, "mend": address.mend, "seen_by": seen.node,
+                    "placement": seen.placement.as_str(),
                     "decisions": seen.decisions.iter().filter(|decision| decision.ip == **ip).collect::<Vec<_>>(),
                 })
             });
@@ -92,7 +93,11 @@ fn tell(out: &mut impl Write, seen: &Seen, ip: ServiceIp, address: &AddressSeen)
         let name = |node: &Option<NodeName>| node.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
         writeln!(out, "  {at}  {} -> {}: {cause}", name(from), name(to))?;
     }
-    writeln!(out, "  as seen by {}; between nodes of one rank the hash of node and address decides", seen.node)
+    let decides = match seen.placement {
+        Spread::Hash => "placement hash: between nodes of one rank the hash of node and address decides",
+        Spread::Balanced => "placement balanced: between nodes of one rank even numbers decide, then the hash",
+    };
+    writeln!(out, "  as seen by {}; {decides}", seen.node)
 }
 
 /// What keeps a node from the first rank, if anything does.

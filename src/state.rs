@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use garpike_election::{Member, Members, NodeName, Selection, ServiceIp};
-use garpike_speaker::Decision;
+use garpike_election::{Member, Members, NodeName, Selection, ServiceIp, Spread};
 use garpike_speaker::state::{MemberState, MoveState};
+use garpike_speaker::{Decision, FindingState};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) node: NodeName,
     /// The living members.
     pub(crate) members: Vec<MemberState>,
+    /// How owners are spread over the nodes.
+    pub(crate) placement: Spread,
     /// Who owns each address.
     pub(crate) owners: BTreeMap<ServiceIp, Option<NodeName>>,
     /// Each address that some Service holds.
@@ -44,6 +46,9 @@ pub(crate) struct Seen {
     pub(crate) moves: Vec<MoveState>,
     /// What is wrong with what people wrote.
     pub(crate) problems: Vec<String>,
+    /// What is wrong with the host of the speaker and its network.
+    #[serde(default)]
+    pub(crate) findings: Vec<FindingState>,
     /// The last changes of owners, the oldest first.
     pub(crate) decisions: Vec<Decision>,
 }
@@ -101,13 +106,13 @@ impl Seen {
     /// Who lives, as the election wants it.
     pub(crate) fn members(&self) -> Result<Members> {
         let mut nodes = BTreeMap::new();
-        for MemberState { name, state, presence, handicaps, interfaces } in &self.members {
+        for MemberState { name, state, presence, handicaps, interfaces, placement } in &self.members {
             let interfaces = match interfaces {
                 None => Selection::All,
                 Some(names) => Selection::Only(names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?),
             };
-            let (presence, handicaps) = (*presence, handicaps.clone());
-            nodes.insert(name.clone(), Member { presence, handicaps, ..Member::new(*state, interfaces) });
+            let (presence, handicaps, spread) = (*presence, handicaps.clone(), *placement);
+            nodes.insert(name.clone(), Member { presence, handicaps, spread, ..Member::new(*state, interfaces) });
         }
         Ok(Members { local: self.node.clone(), nodes })
     }

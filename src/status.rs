@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ValueEnum;
 use garpike_election::{Handicap, NodeName, Presence};
+use garpike_speaker::FindingState;
 
 use crate::state::{Seen, Where};
 
@@ -92,7 +93,10 @@ fn tell(out: &mut impl Write, seen: &Seen) -> io::Result<()> {
     for problem in &seen.problems {
         writeln!(out, "\n{problem}")?;
     }
-    writeln!(out, "\nas seen by {}", seen.node)
+    for FindingState { text, .. } in &seen.findings {
+        writeln!(out, "\n{}: {text}", seen.node)?;
+    }
+    writeln!(out, "\nas seen by {}; placement {}", seen.node, seen.placement.as_str())
 }
 
 /// What makes a node a worse owner.

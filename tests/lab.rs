@@ -4,6 +4,7 @@
 //! the distributions.
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic on bad fixtures")]
 
+use std::collections::BTreeSet;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,45 @@ fn a_speaker_keeps_up_with_a_closed_loop_of_requests() {
     for row in rows {
         assert!(row["figures"]["answers_per_s"].as_f64().unwrap() > 500.0, "{row}");
     }
+}
+
+#[test]
+fn a_speaker_of_thousands_of_addresses_shows_what_is_documented_in_few_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("metrics");
+    let file = file.to_str().unwrap();
+    let run = |per_ip: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_garpike"));
+        command.args(["chaos", "run", "announce-10k", "--addresses", "10000", "--trials", "1", "--metrics-to", file]);
+        // How fast they are announced is judged elsewhere, on a machine that does nothing else.
+        let output = command.env("GARPIKE_PER_IP_METRICS", per_ip).stdin(Stdio::null()).output().unwrap();
+        std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)))
+    };
+    let documents = include_str!("../docs/metrics.md");
+    let text = run("true");
+
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for (name, kind) in kinds.filter_map(|line| line.split_once(' ')) {
+        let row = documents.lines().find(|row| row.starts_with('|') && row.contains(&format!("`{name}`")));
+        let row = row.unwrap_or_else(|| panic!("{name} is not in docs/metrics.md"));
+        assert!(row.contains(&format!("| {kind} |")), "{name} is a {kind}: {row}");
+        for label in labels_of(&text, name) {
+            assert!(row.split('|').nth(3).unwrap().contains(&label), "{name} has the label {label}: {row}");
+        }
+    }
+    for always in
+        ["garpike_speaker_address_seconds_total", "garpike_speaker_findings", "garpike_speaker_failover_seconds"]
+    {
+        assert!(text.contains(&format!("# TYPE {always} ")), "{always} is not shown");
+    }
+    let owned = text.lines().find_map(|line| line.strip_prefix("garpike_announcer_owned_addresses "));
+    let owned: f64 = owned.unwrap().parse().unwrap();
+    assert!(owned >= 3000.0, "{owned} of 10 000, of which an heir of two gets half");
+    let [ours, of_metallb] = ["garpike_", "metallb_"].map(|start| series(&text, start));
+    assert!(ours <= 500, "{ours} series of ours");
+    assert!(of_metallb as f64 <= 4.0 * owned && of_metallb > 0, "{of_metallb} series for {owned} addresses");
+
+    assert_eq!(series(&run("false"), "metallb_"), 0);
 }
 
 #[test]
@@ -181,6 +221,18 @@ fn run(scenario: &str, more: &[&str]) -> Value {
     let output = garpike(&[&["chaos", "run", scenario, "--json"], more].concat());
     assert!(output.status.success(), "{scenario}: {}\n{}", stdout(&output), stderr(&output));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The names of the labels of a metric, but for the bucket of a histogram.
+fn labels_of(text: &str, name: &str) -> BTreeSet<String> {
+    let series = text.lines().filter_map(|line| line.strip_prefix(name)?.split_once('{')?.1.split_once('}'));
+    let pairs = series.flat_map(|(labels, _)| labels.split(',').filter_map(|pair| pair.split_once('=')));
+    pairs.map(|(label, _)| label.to_owned()).filter(|label| label != "le").collect()
+}
+
+/// How many series begin like this.
+fn series(text: &str, start: &str) -> usize {
+    text.lines().filter(|line| line.starts_with(start)).count()
 }
 
 fn garpike(arguments: &[&str]) -> Output {

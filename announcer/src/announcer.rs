@@ -134,11 +134,26 @@ struct Served {
     complained: bool,
     /// When it was gained, or an interface that announces it.
     gained: Option<Instant>,
+    /// How far the news of that has come.
+    news: News,
     /// When a station showed first since then that it sends to this node, and which.
     acknowledged: Option<(Instant, MacAddr)>,
+    /// Requests that were heard, answers that were given, and frames that announced it.
+    requests: u64,
     answers: u64,
+    announcements: u64,
     /// Few addresses have one, and there may be ten thousand.
     contest: Option<Box<Contest>>,
+}
+
+/// How far the news of a gained address has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum News {
+    /// No frame has left.
+    #[default]
+    Untold,
+    /// One has.
+    Told,
 }
 
 /// What others claim of an owned address.
@@ -389,7 +404,7 @@ impl Announcer {
                     if fresh.contains(index) || !before.contains(index) {
                         port.campaigns.start(*ip, reach, self.askers.turn(*ip, now), now);
                         if reach == Reach::Long {
-                            (served.gained, served.acknowledged) = (Some(now), None);
+                            (served.gained, served.acknowledged, served.news) = (Some(now), None, News::Untold);
                         }
                     }
                 } else {

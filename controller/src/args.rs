@@ -115,6 +115,10 @@ pub struct Args {
     #[arg(value_parser = ["all", "debug", "info", "warn", "error", "none"])]
     pub log_level: String,
 
+    /// How lines are logged: json as MetalLB does, or text [default: text at a terminal, else json]
+    #[arg(long, env = "GARPIKE_LOG_FORMAT", value_name = "json|text", value_parser = ["json", "text"])]
+    pub log_format: Option<String>,
+
     /// MetalLB's flags that mean nothing here.
     #[command(flatten)]
     pub metallb: MetalLbOnly,

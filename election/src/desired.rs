@@ -16,6 +16,8 @@ pub struct Desired {
     /// The nodes that operators chose as owners. A choice counts among the candidates in the same state: a node that
     /// may not own the address, is dead or is drained does not get it.
     pub moves: BTreeMap<ServiceIp, NodeName>,
+    /// The nodes that are described, alive or not: among them [`crate::Spread::Balanced`] shares the addresses out.
+    pub roster: BTreeSet<NodeName>,
 }
 
 /// One address that is to be answered.

@@ -1,7 +1,8 @@
 //! The election: from what is desired and who is alive to who owns what.
 //!
 //! Hard rules first (advertisement, node selector, exclusion, interface, endpoints), then rank: endpoints that are ready
-//! before those that terminate, state of the node, choice of an operator, handicaps, hash.
+//! before those that terminate, state of the node, choice of an operator, handicaps, and in the end the hash, or the order of
+//! [`Spread::Balanced`] if all members ask for it.
 //! A node whose speaker is away keeps its rank while another can stand in for it.
 //! Invariant: the removal of a member changes the owner only of the addresses that it owned or stood in for.
 
@@ -10,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::assignment::{Assignment, Elected, Unowned};
 use crate::desired::{Address, Desired, Endpoints, Placement, Selection};
 use crate::fitness::{Fitness, Rank};
-use crate::hash::score;
+use crate::hash::{order_of, score};
 use crate::members::Members;
+use crate::spread::{Balance, Spread};
 use crate::{NodeName, ServiceIp};
 
 /// Elects an owner for every desired address. Pure and total: any input has a result, equal inputs have equal ones.
@@ -22,10 +24,13 @@ pub fn elect(desired: &Desired, members: &Members) -> Assignment {
 /// [`elect`] with a memory of the hash orders, so that a death costs a look at each candidate and no hash at all.
 #[derive(Debug, Default)]
 pub struct Elector {
-    /// All living nodes, and the dead ones that may return. Their places are their numbers.
+    /// All living nodes, the dead ones that may return, and for even numbers those that are described. Their places are
+    /// their numbers.
     roster: Vec<NodeName>,
     /// For each election key, the numbers of the roster in their hash order.
     orders: BTreeMap<ServiceIp, Vec<usize>>,
+    /// The orders that go before these while owners are spread evenly; else empty.
+    balance: Balance,
 }
 
 /// The candidates for addresses with certain placements and endpoints.
@@ -39,9 +44,17 @@ struct Field<'a> {
 impl Elector {
     /// Gives what [`elect`] gives.
     pub fn elect(&mut self, desired: &Desired, members: &Members) -> Assignment {
-        self.cover(members);
+        let spread = members.spread();
+        self.cover(desired, members, spread);
         let keys: BTreeSet<ServiceIp> = desired.addresses.values().map(|address| address.election_key).collect();
         self.orders.retain(|key, _| keys.contains(key));
+        for key in keys {
+            self.orders.entry(key).or_insert_with(|| order_of(&self.roster, key));
+        }
+        match spread {
+            Spread::Hash => self.balance.clear(),
+            Spread::Balanced => self.balance.follow(desired, members, &self.roster, &self.orders),
+        }
         // Many addresses have the same placements and endpoints: one look at each node serves them all.
         let mut fields: BTreeMap<(&[Placement], &Endpoints), Field<'_>> = BTreeMap::new();
         let numbers: BTreeMap<&NodeName, usize> =
@@ -50,21 +63,27 @@ impl Elector {
         let addresses = desired.addresses.iter().map(|(ip, address)| {
             let field = fields.entry((&address.placements, &address.endpoints));
             let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
-            let order = self.orders.entry(address.election_key);
-            let order = order.or_insert_with(|| order_of(&self.roster, address.election_key));
+            let hash = self.orders.get(&address.election_key).map(Vec::as_slice);
+            let order = self.balance.order(address.election_key).or(hash).unwrap_or_default();
             let chosen = desired.moves.get(ip).and_then(|node| numbers.get(node)).copied();
             (*ip, field.elect(&self.roster, order, chosen, address))
         });
         Assignment { addresses: addresses.collect() }
     }
 
-    /// Extends the roster to all living members; forgets the dead when they outnumber the living.
-    fn cover(&mut self, members: &Members) {
+    /// Extends the roster to all that count; forgets the others when they outnumber these.
+    fn cover(&mut self, desired: &Desired, members: &Members, spread: Spread) {
+        let described = match spread {
+            Spread::Hash => None,
+            Spread::Balanced => Some(&desired.roster),
+        };
+        let counted: BTreeSet<&NodeName> = members.nodes.keys().chain(described.into_iter().flatten()).collect();
         let known: BTreeSet<&NodeName> = self.roster.iter().collect();
-        let new: Vec<NodeName> = members.nodes.keys().filter(|node| !known.contains(node)).cloned().collect();
-        if self.roster.len() + new.len() > 2 * members.nodes.len() {
-            self.roster = members.nodes.keys().cloned().collect();
+        let new: Vec<NodeName> = counted.difference(&known).map(|node| (*node).clone()).collect();
+        if self.roster.len() + new.len() > 2 * counted.len() {
+            self.roster = counted.into_iter().cloned().collect();
             self.orders.clear();
+            self.balance.clear();
             return;
         }
         for node in new {
@@ -84,7 +103,7 @@ impl<'a> Field<'a> {
         Self { fitness, best }
     }
 
-    /// Ranks the candidates, those of one rank in the hash order but for the `chosen` one, and finds who stands in for
+    /// Ranks the candidates, those of one rank in the given order but for the `chosen` one, and finds who stands in for
     /// the first.
     fn elect(&self, roster: &[NodeName], order: &[usize], chosen: Option<usize>, address: &Address) -> Elected {
         let none = if address.placements.is_empty() { Unowned::NoAdvertisement } else { Unowned::NoSelectedNode };
@@ -104,7 +123,7 @@ impl<'a> Field<'a> {
                 }
             }
         }
-        // Stable: within one rank the hash order stays.
+        // Stable: within one rank the order stays.
         fit.sort_by_key(|(rank, _)| *rank);
         if let Some((rank, chosen)) = chosen.and_then(|number| Some((self.rank(number)?, number))) {
             fit.retain(|(_, number)| *number != chosen);
@@ -132,14 +151,7 @@ impl<'a> Field<'a> {
         let owner = self.fitness.get(owner)?.candidate().filter(|owner| !owner.is_here())?;
         let candidates = order.iter().filter_map(|number| Some((*number, self.fitness.get(*number)?.deputy()?)));
         let able = candidates.filter(|(_, candidate)| candidate.covers(owner));
-        // Of several equal ones the first: the hash order decides.
+        // Of several equal ones the first: the order decides.
         able.min_by_key(|(_, candidate)| candidate.rank).map(|(number, _)| number)
     }
-}
-
-/// The numbers of the roster in their hash order for `key`.
-fn order_of(roster: &[NodeName], key: ServiceIp) -> Vec<usize> {
-    let mut scored: Vec<_> = roster.iter().enumerate().map(|(number, node)| (score(node, key), number)).collect();
-    scored.sort_unstable();
-    scored.into_iter().map(|(_, number)| number).collect()
 }

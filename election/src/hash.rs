@@ -13,6 +13,13 @@ pub fn score(node: &NodeName, key: ServiceIp) -> [u8; 32] {
     Sha256::digest(format!("{node}#{key}")).into()
 }
 
+/// The numbers of the roster in their hash order for `key`.
+pub(crate) fn order_of(roster: &[NodeName], key: ServiceIp) -> Vec<usize> {
+    let mut scored: Vec<_> = roster.iter().enumerate().map(|(number, node)| (score(node, key), number)).collect();
+    scored.sort_unstable();
+    scored.into_iter().map(|(_, number)| number).collect()
+}
+
 /// The given nodes in their order for `key`, the first candidate first.
 pub fn order<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, key: ServiceIp) -> Vec<&'a NodeName> {
     let mut scored: Vec<_> = nodes.into_iter().map(|node| (score(node, key), node)).collect();

@@ -14,6 +14,7 @@ mod interface;
 mod members;
 mod node;
 mod service;
+mod spread;
 
 pub use assignment::{Assignment, Change, Elected, Unowned};
 pub use desired::{Address, Backing, Desired, Endpoints, LocalEndpoints, Placement, Selection};
@@ -23,3 +24,4 @@ pub use interface::{IfIndex, InterfaceName, InvalidInterfaceName, InvalidMac, Ma
 pub use members::{Handicap, Member, Members, NodeState, Presence, Wire};
 pub use node::{InvalidNodeName, NodeName};
 pub use service::{InvalidServiceIp, ServiceIp, ServiceKey};
+pub use spread::{Spread, balanced_orders};

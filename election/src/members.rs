@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{InterfaceName, MacAddr, NodeName, Selection};
+use crate::{InterfaceName, MacAddr, NodeName, Selection, Spread};
 
 /// The members as one node sees them, itself included. Whose host is dead is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +29,25 @@ pub struct Member {
     pub interfaces: Selection<InterfaceName>,
     /// How these interfaces look on their wires, as far as it has said so.
     pub wires: BTreeMap<InterfaceName, Wire>,
+    /// How it wants owners to be spread; `None` until it has said so.
+    pub spread: Option<Spread>,
+}
+
+impl Members {
+    /// How owners are spread: evenly if all who have spoken want it. While some want it and others do not, as in the middle of
+    /// a roll-out, everybody goes by the hash: two orders at a time would give an address two owners.
+    pub fn spread(&self) -> Spread {
+        let mut said = self.nodes.values().filter_map(|member| member.spread).peekable();
+        let some = said.peek().is_some();
+        if some && said.all(|spread| spread == Spread::Balanced) { Spread::Balanced } else { Spread::Hash }
+    }
 }
 
 impl Member {
     /// A member that is there, without handicaps and known wires.
     pub fn new(state: NodeState, interfaces: Selection<InterfaceName>) -> Self {
         let (presence, handicaps, wires) = (Presence::Here, BTreeSet::new(), BTreeMap::new());
-        Self { state, presence, handicaps, interfaces, wires }
+        Self { state, presence, handicaps, interfaces, wires, spread: None }
     }
 }
 

@@ -479,7 +479,7 @@ fn members() -> impl Strategy<Value = Members> {
     let member = (state, presence, handicaps, selection("eth", 3), wires).prop_map(
         |(state, presence, handicaps, names, wires)| {
             let interfaces = map(names, |name| interface(&name));
-            Member { state, presence, handicaps, interfaces, wires }
+            Member { state, presence, handicaps, interfaces, wires, spread: None }
         },
     );
     prop::collection::btree_map((0..8_usize).prop_map(node), member, 0..8)
@@ -536,7 +536,13 @@ fn desired() -> impl Strategy<Value = Desired> {
     let addresses = prop::collection::btree_map((0..12_usize).prop_map(ip), address, 0..12);
     let excluded = prop::collection::btree_set((0..8_usize).prop_map(node), 0..2);
     let moves = prop::collection::btree_map((0..12_usize).prop_map(ip), (0..10_usize).prop_map(node), 0..4);
-    (addresses, excluded, moves).prop_map(|(addresses, excluded, moves)| Desired { addresses, excluded, moves })
+    let roster = prop::collection::btree_set((0..10_usize).prop_map(node), 0..10);
+    (addresses, excluded, moves, roster).prop_map(|(addresses, excluded, moves, roster)| Desired {
+        addresses,
+        excluded,
+        moves,
+        roster,
+    })
 }
 
 fn endpoints() -> impl Strategy<Value = Endpoints> {

@@ -141,6 +141,7 @@ impl Net {
             restart_grace: Duration::from_secs(60),
             failback: Some(Duration::from_secs(30)),
             host_ports: vec![10_250],
+            spread: garpike_election::Spread::Hash,
             feature_level: FeatureLevel::CURRENT,
             later_facts: BTreeMap::new(),
         };

@@ -129,6 +129,7 @@ pub(crate) fn config(node: u8, sealing: Sealing) -> Config {
         restart_grace: Duration::from_secs(60),
         failback: Some(Duration::from_secs(30)),
         host_ports: Vec::new(),
+        spread: garpike_election::Spread::Hash,
         feature_level: FeatureLevel::CURRENT,
         later_facts: BTreeMap::new(),
     }

@@ -55,6 +55,14 @@ impl Component {
         }
     }
 
+    /// The condition of what is wrong with the host, and not with what people configured.
+    fn host_condition(&self) -> Option<&'static str> {
+        match self {
+            Self::Controller => None,
+            Self::Speaker(_) => Some("garpike.io/hostPrepared"),
+        }
+    }
+
     fn field_manager(&self) -> &'static str {
         match self {
             Self::Controller => "poolReconciler",
@@ -69,17 +77,35 @@ pub struct ConfigurationReporter {
     pods: Api<Pod>,
     component: Component,
     pod_name: Option<String>,
+    /// What is wrong with the host, one text each.
+    findings: Option<watch::Receiver<Vec<String>>>,
+}
+
+/// What is to be reported.
+#[derive(Clone, Copy, Debug)]
+struct Report<'a> {
+    /// What is wrong with the configuration; `None`: nobody has looked yet.
+    problems: Option<&'a [String]>,
+    /// What is wrong with the host; `None`: nobody looks.
+    findings: Option<&'a [String]>,
 }
 
 impl ConfigurationReporter {
     /// The pod of that name becomes the owner, so that the object goes with it; nobody does without.
     pub fn new(client: Client, namespace: &str, component: Component, pod_name: Option<String>) -> Self {
         let states = Api::namespaced(client.clone(), namespace);
-        Self { states, pods: Api::namespaced(client, namespace), component, pod_name }
+        Self { states, pods: Api::namespaced(client, namespace), component, pod_name, findings: None }
+    }
+
+    /// Reports what is wrong with the host too, as a condition of its own: the configuration is not wrong for that.
+    #[must_use]
+    pub fn with_findings(mut self, findings: watch::Receiver<Vec<String>>) -> Self {
+        self.findings = Some(findings);
+        self
     }
 
     /// Reports what is wrong, one text each, until `stop`. `None`: nobody has looked yet.
-    pub async fn run(self, mut problems: watch::Receiver<Option<Vec<String>>>, stop: CancellationToken) {
+    pub async fn run(mut self, mut problems: watch::Receiver<Option<Vec<String>>>, stop: CancellationToken) {
         let only = watcher::Config::default().fields(&format!("metadata.name={}", self.component.object()));
         let mut objects = pin!(follow(self.states.clone(), only, |_| {}));
         let mut present: Option<ConfigurationState> = None;
@@ -90,7 +116,9 @@ impl ConfigurationReporter {
             let mut again = None;
             if known {
                 let wanted = problems.borrow_and_update().clone();
-                match self.report(present.as_ref(), wanted.as_deref(), &mut owner).await {
+                let found = self.findings.as_mut().map(|findings| findings.borrow_and_update().clone());
+                let report = Report { problems: wanted.as_deref(), findings: found.as_deref() };
+                match self.report(present.as_ref(), report, &mut owner).await {
                     Ok(Some(written)) => (present, failures) = (Some(written), 0),
                     Ok(None) => failures = 0,
                     Err(error) => {
@@ -109,6 +137,7 @@ impl ConfigurationReporter {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = problems.changed() => if changed.is_err() { return },
+                () = changed_findings(self.findings.as_mut()) => {}
                 () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
                 update = objects.next() => match update {
                     Some(Update::All(all)) => (present, known) = (all.into_iter().next(), true),
@@ -132,7 +161,7 @@ impl ConfigurationReporter {
     async fn report(
         &self,
         present: Option<&ConfigurationState>,
-        problems: Option<&[String]>,
+        report: Report<'_>,
         owner: &mut Option<OwnerReference>,
     ) -> Result<Option<ConfigurationState>, kube::Error> {
         if owner.is_none() {
@@ -155,7 +184,7 @@ impl ConfigurationReporter {
         }
         let now = Time(now());
         let held = written.as_ref().or(present).and_then(|object| object.status.as_ref());
-        if let Some(status) = status(held, problems, self.component.condition(), &now) {
+        if let Some(status) = status(held, report, &self.component, &now) {
             let apply = json!({"apiVersion": API_VERSION, "kind": "ConfigurationState", "status": status});
             let params = PatchParams::apply(self.component.field_manager()).force();
             written = Some(self.states.patch_status(&name, &params, &Patch::Apply(apply)).await?);
@@ -204,6 +233,17 @@ impl ConfigurationReporter {
     }
 }
 
+/// When what is wrong with the host has changed; never, where nobody looks any more.
+async fn changed_findings(findings: Option<&mut watch::Receiver<Vec<String>>>) {
+    let is_told = match findings {
+        Some(findings) => findings.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_told {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Grows with every change. 0 where the API server gives no number: then what comes later counts.
 fn version(object: &ConfigurationState) -> u64 {
     object.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
@@ -212,8 +252,8 @@ fn version(object: &ConfigurationState) -> u64 {
 /// What the status must say, unless it says so already. What was said before stays until somebody has looked. The time is that of the last change between right and wrong.
 fn status(
     held: Option<&ConfigurationStateStatus>,
-    problems: Option<&[String]>,
-    condition: &str,
+    Report { problems, findings }: Report<'_>,
+    component: &Component,
     now: &Time,
 ) -> Option<ConfigurationStateStatus> {
     if problems.is_none() && held.is_some_and(|held| held.result.is_some()) {
@@ -229,31 +269,43 @@ fn status(
         ConfigurationResult::Invalid => ("False", "ConfigurationError"),
         ConfigurationResult::Unknown => ("Unknown", "Pending"),
     };
-    let before = held.and_then(|held| held.conditions.iter().find(|held| held.type_ == condition));
-    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
-    let conditions = match problems {
-        // As MetalLB: a component that has not looked has no condition.
-        None => Vec::new(),
-        Some(_) => vec![Condition {
+    let condition = |type_: &str, status: &str, reason: &str, message: String| {
+        let before = held.and_then(|held| held.conditions.iter().find(|held| held.type_ == type_));
+        let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+        Condition {
             last_transition_time: since.unwrap_or_else(|| now.clone()),
-            message: error_summary.clone(),
+            message,
             observed_generation: None,
             reason: reason.to_owned(),
             status: status.to_owned(),
-            type_: condition.to_owned(),
-        }],
+            type_: type_.to_owned(),
+        }
     };
+    // As MetalLB: a component that has not looked has no condition.
+    let mut conditions: Vec<Condition> =
+        problems.map(|_| condition(component.condition(), status, reason, error_summary.clone())).into_iter().collect();
+    if let Some((type_, findings)) = component.host_condition().zip(findings) {
+        conditions.push(match findings {
+            [] => condition(type_, "True", "Prepared", String::new()),
+            findings => condition(type_, "False", "NotPrepared", lines(String::new(), findings)),
+        });
+    }
     let wanted = ConfigurationStateStatus { result: Some(result), error_summary, conditions };
+    let is_ours =
+        |held: &&Condition| held.type_ == component.condition() || Some(&*held.type_) == component.host_condition();
     let ours = held.map(|held| ConfigurationStateStatus {
-        conditions: held.conditions.iter().filter(|held| held.type_ == condition).cloned().collect(),
+        conditions: held.conditions.iter().filter(is_ours).cloned().collect(),
         ..held.clone()
     });
     (ours.as_ref() != Some(&wanted)).then_some(wanted)
 }
 
-/// One line for each problem, cut where the API server would refuse it.
 fn summary(problems: &[String]) -> String {
-    let mut text = "configuration error: ".to_owned();
+    lines("configuration error: ".to_owned(), problems)
+}
+
+/// One line for each problem, cut where the API server would refuse it.
+fn lines(mut text: String, problems: &[String]) -> String {
     for (index, problem) in problems.iter().enumerate() {
         if text.len() + problem.len() > MAX_SUMMARY_BYTES {
             text.push_str(&format!("and {} more", problems.len() - index));
@@ -327,6 +379,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_host_is_a_condition_and_no_error_of_the_configuration() {
+        let speaker = Component::Speaker("n1".parse().unwrap());
+        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let with = |held: Option<&ConfigurationStateStatus>, findings: &[&str], second| {
+            let findings: Vec<String> = findings.iter().map(|&text| text.to_owned()).collect();
+            status(held, Report { problems: Some(&[]), findings: Some(&findings) }, &speaker, &at(second))
+        };
+
+        let found = with(None, &["a", "b"], 1).unwrap();
+        assert_eq!((found.result, found.error_summary.as_str()), (Some(ConfigurationResult::Valid), ""));
+        let shown: Vec<_> = found.conditions.iter().map(|held| (held.type_.as_str(), held.status.as_str())).collect();
+        assert_eq!(shown, [("configReconcilerValid", "True"), ("garpike.io/hostPrepared", "False")]);
+        assert_eq!(found.conditions[1].message, "a\nb");
+
+        assert_eq!(with(Some(&found), &["a", "b"], 2), None, "said already");
+        let mended = with(Some(&found), &[], 3).unwrap();
+        assert_eq!((mended.conditions[1].status.as_str(), mended.conditions[1].message.as_str()), ("True", ""));
+        assert_eq!(mended.conditions[0].last_transition_time, at(1));
+    }
+
+    #[test]
     fn a_summary_of_any_length_fits() {
         let problems: Vec<String> = (0..2000).map(|number| format!("{number}: {}", "x".repeat(100))).collect();
         let text = summary(&problems);
@@ -341,6 +414,7 @@ mod tests {
         at: i64,
     ) -> Option<ConfigurationStateStatus> {
         let problems: Option<Vec<String>> = problems.map(|texts| texts.iter().map(|&text| text.to_owned()).collect());
-        status(held, problems.as_deref(), "poolReconcilerValid", &Time(Timestamp::from_second(at).unwrap()))
+        let report = Report { problems: problems.as_deref(), findings: None };
+        status(held, report, &Component::Controller, &Time(Timestamp::from_second(at).unwrap()))
     }
 }

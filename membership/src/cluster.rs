@@ -143,6 +143,7 @@ impl Cluster {
             if alone { (Phase::Joined, NodeState::Ready) } else { (Phase::Joining, NodeState::Joining) };
         let mut own = Facts::new(&identity, state, config.sealing.ids(), &config.surroundings);
         own.set_release(config.feature_level, &config.later_facts);
+        own.set_spread(config.spread);
         let mut cluster = Self {
             swim: Swim::new(identity, config.profile, StdRng::from_rng(&mut rng)),
             sessions: Sessions::default(),

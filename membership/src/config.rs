@@ -6,7 +6,7 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use foca::PeriodicParams;
-use garpike_election::NodeName;
+use garpike_election::{NodeName, Spread};
 
 use crate::{FeatureLevel, Generation, ProcessId, Sealing, Surroundings};
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub failback: Option<Duration>,
     /// TCP ports of a host whose answers show that it lives. Its gossip port is always among them.
     pub host_ports: Vec<u16>,
+    /// How this node wants owners to be spread; in force when all members want the same.
+    pub spread: Spread,
     /// What this speaker can do: [`FeatureLevel::CURRENT`], but for tests of the skew between versions.
     pub feature_level: FeatureLevel,
     /// Facts that this version does not know, by number: none, but for the same tests. At most two, of at most 16 bytes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use garpike_election::NodeName;
 
@@ -20,6 +21,22 @@ pub enum Event {
     Healed {
         /// The nodes; never empty.
         nodes: BTreeSet<NodeName>,
+    },
+    /// A member's host was found dead; told before [`Event::MembersChanged`].
+    HostDied {
+        /// The node.
+        node: NodeName,
+        /// How long it had not been heard, if this node was one of its watchers and would have heard it.
+        silent: Option<Duration>,
+        /// When this node came to know.
+        at: Instant,
+    },
+    /// A member's speaker did not come back within its grace; told before [`Event::MembersChanged`].
+    GraceOver {
+        /// The node.
+        node: NodeName,
+        /// When that was.
+        at: Instant,
     },
     /// Every member has acknowledged what this node last said of itself.
     FactsKnown,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use garpike_election::{Handicap, InterfaceName, MacAddr, NodeName, NodeState, Selection, Wire};
+use garpike_election::{Handicap, InterfaceName, MacAddr, NodeName, NodeState, Selection, Spread, Wire};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,8 @@ pub(crate) struct Facts {
     /// `None`: every interface.
     interfaces: Option<BTreeSet<InterfaceName>>,
     wires: BTreeMap<InterfaceName, WireFacts>,
-    /// A bit for each [`Handicap`], and one for a gateway that is silent, so that unknown ones can be passed over.
+    /// A bit for each [`Handicap`], one for a gateway that is silent and one for [`Spread::Balanced`], so that unknown ones
+    /// can be passed over.
     handicaps: u32,
     /// The keys that the node holds, the one it prefers first; none: it sends in the clear.
     keys: Vec<[u8; 4]>,
@@ -77,6 +78,14 @@ impl Facts {
         self.later = short.take(LATER_MAX).map(|(number, fact)| (*number, fact.clone())).collect();
     }
 
+    /// Says how the node wants owners to be spread, from the beginning.
+    pub(crate) fn set_spread(&mut self, spread: Spread) {
+        match spread {
+            Spread::Hash => self.handicaps &= !BALANCED,
+            Spread::Balanced => self.handicaps |= BALANCED,
+        }
+    }
+
     /// Changes the state; tells whether that is news.
     pub(crate) fn set_state(&mut self, state: NodeState) -> News {
         let changed = self.state != state;
@@ -96,7 +105,8 @@ impl Facts {
             Gateway::Answers => 0,
             Gateway::Silent => SILENT_GATEWAY,
         };
-        let handicaps = surroundings.handicaps.iter().map(|handicap| bit(*handicap)).sum::<u32>() | silent;
+        let handicaps = surroundings.handicaps.iter().map(|handicap| bit(*handicap)).sum::<u32>();
+        let handicaps = handicaps | silent | self.handicaps & BALANCED;
         let changed = (&self.interfaces, &self.wires, self.handicaps) != (&interfaces, &wires, handicaps);
         (self.interfaces, self.wires, self.handicaps) = (interfaces, wires, handicaps);
         self.next_version_if(changed)
@@ -137,6 +147,11 @@ impl Facts {
     /// How the gateways of the node do. That is no handicap by itself: they may be silent for all.
     pub(crate) fn gateway(&self) -> Gateway {
         if self.handicaps & SILENT_GATEWAY == 0 { Gateway::Answers } else { Gateway::Silent }
+    }
+
+    /// How the node wants owners to be spread; a version that does not know of it goes by the hash.
+    pub(crate) fn spread(&self) -> Spread {
+        if self.handicaps & BALANCED == 0 { Spread::Hash } else { Spread::Balanced }
     }
 
     /// The keys that the node holds, the one it prefers first; none: it sends in the clear.
@@ -228,6 +243,9 @@ const HANDICAPS: [Handicap; 3] = [Handicap::Late, Handicap::NoGateway, Handicap:
 
 /// A gateway does not answer any more.
 const SILENT_GATEWAY: u32 = 8;
+
+/// Owners are to be spread evenly.
+const BALANCED: u32 = 16;
 
 fn bit(handicap: Handicap) -> u32 {
     match handicap {
@@ -323,6 +341,21 @@ mod tests {
             (facts.interfaces(), facts.wires(), facts.gateway(), facts.handicaps()),
             (surroundings.interfaces, surroundings.wires, surroundings.gateway, surroundings.handicaps)
         );
+    }
+
+    #[test]
+    fn how_owners_are_to_be_spread_stays_said_whatever_becomes_of_the_links() {
+        let mut facts = facts();
+        assert_eq!(facts.spread(), Spread::Hash);
+        facts.set_spread(Spread::Balanced);
+        let silent = Surroundings { gateway: Gateway::Silent, ..Surroundings::new(interfaces(1)) };
+
+        assert_eq!(facts.set_surroundings(&silent), News::Yes);
+        assert_eq!(facts.set_surroundings(&silent), News::No);
+
+        let facts = Facts::parse(&facts.to_bytes()).unwrap();
+        assert_eq!((facts.spread(), facts.gateway()), (Spread::Balanced, Gateway::Silent));
+        assert_eq!(facts.handicaps(), BTreeSet::new());
     }
 
     #[test]

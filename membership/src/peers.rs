@@ -257,7 +257,8 @@ impl Away {
 
 /// What facts say to the election.
 pub(crate) fn describe(facts: &Facts) -> Member {
-    Member { handicaps: facts.handicaps(), wires: facts.wires(), ..Member::new(facts.state, facts.interfaces()) }
+    let (handicaps, wires, spread) = (facts.handicaps(), facts.wires(), Some(facts.spread()));
+    Member { handicaps, wires, spread, ..Member::new(facts.state, facts.interfaces()) }
 }
 
 /// Chosen: a host that was well for half an hour has recovered.

@@ -4,6 +4,7 @@
 //! answers ARP only looks at the latest values, so no list of ten thousand Services and no API server that hangs is ever
 //! in its way.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -18,9 +19,11 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::peers::{self, Peers, Question};
+use crate::checks::Finding;
+use crate::peers::{self, Peers, Question, SavedPeers};
 use crate::pipeline::View;
 use crate::reports::Reports;
+use crate::rights::{Right, Rights};
 use crate::source::Rules;
 use crate::source::cluster::saved::StateDir;
 use crate::source::cluster::{Cluster, Handle};
@@ -34,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) node: NodeName,
     /// Who owns what.
     pub(crate) view: watch::Receiver<View>,
+    /// What is wrong with this host.
+    pub(crate) findings: watch::Receiver<Vec<Finding>>,
     /// `--pod-name`.
     pub(crate) pod: Option<String>,
     /// How to find the other speakers; `None`: nobody said which pods they are.
@@ -53,6 +58,10 @@ pub(crate) struct Api {
     pub(crate) cluster: Handle,
     /// `None` until the pods have been listed once.
     pub(crate) peers: watch::Receiver<Option<Peers>>,
+    /// Those of the last run, as long as the pods have not been listed.
+    pub(crate) last_peers: Peers,
+    /// The rights that are missing.
+    pub(crate) missing_rights: watch::Receiver<BTreeSet<Right>>,
     metrics: Option<oneshot::Sender<Metrics>>,
     stop: CancellationToken,
     ended: Option<oneshot::Receiver<()>>,
@@ -68,9 +77,14 @@ impl Api {
     pub(crate) async fn start(config: Config, stop: CancellationToken) -> Result<Self> {
         let state_dir = config.state_dir.as_deref().map(StateDir::new);
         let namespace = config.rules.scope.namespace.clone();
+        let saved_peers = config.state_dir.as_deref().map(SavedPeers::new);
+        let last_peers = saved_peers.as_ref().map(SavedPeers::read).unwrap_or_default();
+        let rights = Rights::new();
+        let missing_rights = rights.missing();
         let (cluster, handle) = Cluster::new(config.rules, state_dir);
         let (peers_in, peers) = watch::channel(None);
         let (peers_seen, services, problems) = (peers.clone(), handle.services.clone(), handle.configuration.clone());
+        let snapshots = handle.snapshots.clone();
         let (connected_in, connected) = oneshot::channel();
         let (ended_in, ended) = oneshot::channel();
         let (metrics, metrics_wanted) = oneshot::channel::<Metrics>();
@@ -84,20 +98,34 @@ impl Api {
             let _ = connected_in.send(Ok(()));
             let find_peers = async {
                 match config.peers {
-                    Some(question) => peers::follow(client.clone(), question, peers_in, token.clone()).await,
+                    Some(question) => {
+                        peers::follow(client.clone(), question, peers_in, saved_peers, rights.clone(), token.clone())
+                            .await;
+                    }
                     None => token.cancelled().await,
                 }
             };
             let component = Component::Speaker(config.node.clone());
+            let (findings_in, findings) = watch::channel(Vec::new());
             let configuration = ConfigurationReporter::new(client.clone(), &namespace, component, config.pod);
+            let configuration = configuration.with_findings(findings);
             let (recorder, record) = recorder(client.clone(), "metallb-speaker", config.node.to_string());
-            let reports =
-                Reports { namespace, node: config.node, view: config.view, peers: peers_seen, services, recorder };
+            let reports = Reports {
+                namespace,
+                node: config.node,
+                view: config.view,
+                peers: peers_seen,
+                services,
+                snapshots,
+                rights: rights.clone(),
+                recorder,
+            };
             tokio::join!(
                 cluster.run(client.clone(), token.clone()),
                 find_peers,
                 reports.run(client.clone(), token.clone()),
                 configuration.run(problems, token.clone()),
+                tell_findings(config.findings, findings_in, token.clone()),
                 serve(client.clone(), metrics_wanted, token.clone()),
                 // Ends with the reports, whose events it writes; one that hangs is not waited for.
                 async {
@@ -125,8 +153,16 @@ impl Api {
             let _ = ended_in.send(());
         };
         let thread = thread::Builder::new().name("kubernetes".to_owned()).spawn(run)?;
-        let api =
-            Self { cluster: handle, peers, metrics: Some(metrics), stop, ended: Some(ended), thread: Some(thread) };
+        let api = Self {
+            cluster: handle,
+            peers,
+            last_peers,
+            missing_rights,
+            metrics: Some(metrics),
+            stop,
+            ended: Some(ended),
+            thread: Some(thread),
+        };
         connected.await.map_err(|_| anyhow!("the thread that talks to the Kubernetes API is gone"))??;
         Ok(api)
     }
@@ -157,6 +193,26 @@ impl Drop for Api {
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed by its own hook.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Puts what is wrong with the host into words, whenever it has changed.
+async fn tell_findings(
+    mut findings: watch::Receiver<Vec<Finding>>,
+    texts: watch::Sender<Vec<String>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let next = findings.borrow_and_update().iter().map(ToString::to_string).collect();
+        texts.send_if_modified(|current| {
+            let changed = *current != next;
+            *current = next;
+            changed
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = findings.changed() => if changed.is_err() { return stop.cancelled().await },
         }
     }
 }

@@ -173,6 +173,10 @@ pub struct Args {
     #[arg(value_parser = ["all", "debug", "info", "warn", "error", "none"])]
     pub log_level: String,
 
+    /// How lines are logged: json as MetalLB does, or text [default: text at a terminal and with --manifests, else json]
+    #[arg(long, env = "GARPIKE_LOG_FORMAT", value_name = "json|text", value_parser = ["json", "text"])]
+    pub log_format: Option<String>,
+
     /// MetalLB's flags that have no meaning here.
     #[command(flatten)]
     pub metallb: MetalLbOnly,

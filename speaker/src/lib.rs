@@ -5,10 +5,13 @@
 
 mod api;
 mod args;
+mod availability;
+mod checks;
 mod complaints;
 mod data_plane;
 mod decisions;
 mod excluded;
+mod failovers;
 mod history;
 mod local_addresses;
 mod metallb;
@@ -17,6 +20,7 @@ mod peers;
 mod pipeline;
 mod relay;
 mod reports;
+mod rights;
 mod run;
 pub mod source;
 pub mod state;
@@ -27,6 +31,7 @@ pub use args::{
     Args, BindServiceIps, DataPlaneHealth, JoinPeer, METALLB_VARIABLES, MetalLbOnly, MetricsAuth, NdpUnicast,
     PerIpMetrics, Placement,
 };
+pub use checks::FindingState;
 pub use decisions::Decision;
 pub use pipeline::{Pipeline, View};
 pub use run::run;

@@ -1,12 +1,19 @@
 //! Metrics of the election and of the process.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::failovers::{Cause, Phase};
 
 const UNOWNED: &str = "garpike_speaker_unowned_addresses";
 const DESIRED: &str = "garpike_speaker_desired_addresses";
 const STOOD_IN: &str = "garpike_speaker_stood_in_addresses";
 const RELAY_DROPPED: &str = "garpike_speaker_relay_dropped_total";
 const CHANGES: &str = "garpike_speaker_owner_changes_total";
+const FAILOVER_SECONDS: &str = "garpike_speaker_failover_seconds";
+const ADDRESS_SECONDS: &str = "garpike_speaker_address_seconds_total";
+const FINDINGS: &str = "garpike_speaker_findings";
 const TOLD: &str = "garpike_speaker_api_updates_total";
 const JUDGED: &str = "garpike_speaker_api_judgements_total";
 const REPORTS: &str = "garpike_speaker_reports_total";
@@ -21,10 +28,43 @@ pub(crate) fn describe() {
     describe_gauge!(STOOD_IN, Unit::Count, "Service IPs whose owner's speaker is away, by who stands in");
     describe_counter!(RELAY_DROPPED, Unit::Count, "Messages lost between membership and announcer, by direction");
     describe_counter!(CHANGES, Unit::Count, "Changes of owner that this node computed, by what they mean for it");
+    describe_histogram!(
+        FAILOVER_SECONDS,
+        Unit::Seconds,
+        "Time until an address that came to this node was announced, by phase and cause"
+    );
+    describe_counter!(
+        ADDRESS_SECONDS,
+        Unit::Seconds,
+        "Seconds that addresses were answered and were not, each address counted at one node, by state"
+    );
+    describe_gauge!(FINDINGS, Unit::Count, "What is wrong with this host and its network, by the check that failed");
     describe_gauge!(PROBLEMS, Unit::Count, "Problems of the manifests or of the objects of the cluster, by severity");
     describe_counter!(TOLD, Unit::Count, "Updates of objects that the Kubernetes API told");
     describe_counter!(REPORTS, Unit::Count, "Writes of ServiceL2Status objects that were tried and that failed");
     describe_counter!(JUDGED, Unit::Count, "How often the objects of the cluster were judged anew");
+}
+
+/// The histograms, with the upper bounds of their buckets.
+pub(crate) fn histograms() -> [(&'static str, &'static [f64]); 1] {
+    [(FAILOVER_SECONDS, &FAILOVER_BUCKETS)]
+}
+
+/// Notes how long a part of a failover took.
+pub(crate) fn failover(phase: Phase, cause: Cause, took: Duration) {
+    histogram!(FAILOVER_SECONDS, "phase" => phase.as_str(), "cause" => cause.as_str()).record(took);
+}
+
+/// Counts seconds of addresses.
+pub(crate) fn address_seconds(answered: u64, unanswered: u64) {
+    for (state, seconds) in [("answered", answered), ("unanswered", unanswered)] {
+        counter!(ADDRESS_SECONDS, "state" => state).increment(seconds);
+    }
+}
+
+/// Sets how much a check has found.
+pub(crate) fn findings(check: &'static str, found: usize) {
+    gauge!(FINDINGS, "check" => check).set(count(found));
 }
 
 /// Sets the sizes of an assignment; what this node answers for is counted by the announcer.
@@ -79,3 +119,6 @@ pub(crate) fn report_failed() {
 fn count(n: usize) -> f64 {
     n as f64
 }
+
+/// Chosen: fine around the targets, which are 200 ms for a dead host and 100 ms for the first frame of a new address.
+const FAILOVER_BUCKETS: [f64; 10] = [0.001, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 5.0];

@@ -4,7 +4,10 @@
 //! the peers of the last one stay.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use garpike_election::NodeName;
@@ -14,6 +17,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+use crate::rights::{Right, Rights};
 
 /// The speakers of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub(crate) async fn follow(
     client: Client,
     question: Question,
     peers: watch::Sender<Option<Peers>>,
+    saved: Option<SavedPeers>,
+    rights: Rights,
     stop: CancellationToken,
 ) {
     let pods: Api<Pod> = Api::namespaced(client, &question.namespace);
@@ -56,10 +63,17 @@ pub(crate) async fn follow(
     let list = ListParams { resource_version: Some("0".to_owned()), ..ListParams::default().labels(&question.labels) };
     let mut told = false;
     loop {
-        let pause = match pods.list(&list).await {
+        let listed = pods.list(&list).await;
+        rights.note(Right { verb: "list", resource: "pods" }, &listed);
+        let pause = match listed {
             Ok(found) => {
                 told = false;
                 let next = Peers::of(&found.items, &question);
+                if let Some(saved) = &saved
+                    && let Err(error) = saved.write(&next)
+                {
+                    warn!(%error, "the addresses of the speakers cannot be kept for the next start");
+                }
                 peers.send_if_modified(|current| {
                     let changed = current.as_ref() != Some(&next);
                     if changed {
@@ -85,6 +99,38 @@ pub(crate) async fn follow(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// The addresses of the others on disk, for a start while the API server is away.
+#[derive(Debug)]
+pub(crate) struct SavedPeers {
+    file: PathBuf,
+}
+
+impl SavedPeers {
+    /// Those in the directory of `--state-dir`.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { file: dir.join("peers.json") }
+    }
+
+    /// Those of the last run; none where there is no file, or it is broken: they are only where to look.
+    pub(crate) fn read(&self) -> Peers {
+        let others = fs::read(&self.file).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        Peers { own: None, others: others.unwrap_or_default() }
+    }
+
+    /// Keeps those of `peers`, unless they are what is there.
+    fn write(&self, peers: &Peers) -> io::Result<()> {
+        if self.file.exists() && self.read().others == peers.others {
+            return Ok(());
+        }
+        if let Some(dir) = self.file.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let temporary = self.file.with_extension("json.new");
+        fs::write(&temporary, serde_json::to_vec(&peers.others)?)?;
+        fs::rename(&temporary, &self.file)
     }
 }
 
@@ -137,6 +183,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_peers_of_the_last_run_are_where_a_start_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let saved = SavedPeers::new(&dir.path().join("state"));
+        assert_eq!(saved.read(), Peers::default(), "there is nothing yet");
+        let peers = Peers::of(&[pod("speaker-b", "n2", &["10.0.0.2", "fd00::2"])], &question(Some("speaker-a")));
+
+        saved.write(&peers).unwrap();
+
+        assert_eq!(saved.read(), peers);
+        fs::write(&saved.file, "[\"10.0.0.2\", 7").unwrap();
+        assert_eq!(saved.read(), Peers::default(), "a broken file is none");
+        saved.write(&peers).unwrap();
+        assert_eq!(saved.read(), peers);
+    }
 
     #[test]
     fn the_other_pods_are_peers_and_the_own_one_says_where_this_host_is() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use garpike_controller_api::{ServiceL2Status, ServiceL2StatusSpec};
 use garpike_election::{NodeName, ServiceKey};
-use garpike_kubernetes::{Recorder, follow};
+use garpike_kubernetes::{Recorder, Severity, Trouble, Update, follow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -26,8 +26,10 @@ use tracing::{debug, warn};
 use crate::metrics;
 use crate::peers::{OwnPod, Peers};
 use crate::pipeline::View;
+use crate::rights::{Right, Rights};
+use crate::source::Snapshot;
 use crate::source::cluster::Services;
-use events::Told;
+use events::{Told, Warning};
 use l2_status::{L2Statuses, NAMESPACE_LABEL, NODE_LABEL, SERVICE_LABEL, Write};
 
 /// What reports are made of.
@@ -37,6 +39,8 @@ pub(crate) struct Reports {
     pub(crate) view: watch::Receiver<View>,
     pub(crate) peers: watch::Receiver<Option<Peers>>,
     pub(crate) services: watch::Receiver<Services>,
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) rights: Rights,
     pub(crate) recorder: Recorder,
 }
 
@@ -55,8 +59,17 @@ impl Reports {
             statuses.handle_pod(pod.as_ref().map(|pod| pod.uid.as_str()));
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(update) = updates.next() => statuses.handle_update(update, now()),
+                Some(update) = updates.next() => {
+                    self.note_rights(&update);
+                    statuses.handle_update(update, now());
+                }
                 changed = self.view.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                }
+                changed = self.snapshots.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -66,7 +79,12 @@ impl Reports {
                     settle_at = None;
                     let view = self.view.borrow_and_update().clone();
                     statuses.handle_view(&view);
-                    told.handle_view(&view, &self.node, &self.services.borrow(), &self.recorder);
+                    let problems = self.snapshots.borrow_and_update().problems.clone();
+                    let tell = |service: &ServiceKey, event: Warning| {
+                        let regarding = events::regarding(service, &self.services.borrow());
+                        self.recorder.tell(regarding, Severity::Warning, event.reason, event.text);
+                    };
+                    told.handle(&view, &problems, &self.node, tell);
                 }
                 () = sleep_until(write_at), if statuses.is_busy() => {
                     let Some(write) = statuses.next(now()) else {
@@ -74,7 +92,9 @@ impl Reports {
                         write_at = Instant::now() + LOOK_AGAIN;
                         continue;
                     };
-                    let pause = match self.write(&api, &write, pod.as_ref(), &mut statuses).await {
+                    let written = self.write(&api, &write, pod.as_ref(), &mut statuses).await;
+                    self.rights.note(needed_for(&write), &written);
+                    let pause = match written {
                         Ok(()) => {
                             failures = 0;
                             Duration::from_secs(1) / WRITES_PER_SECOND
@@ -144,6 +164,16 @@ impl Reports {
         Ok(())
     }
 
+    /// Whoever may not list them learns of none, and writes none.
+    fn note_rights(&self, update: &Update<ServiceL2Status>) {
+        let right = Right { verb: "list", resource: RESOURCE };
+        match update {
+            Update::Trouble(Trouble::Forbidden(text)) => self.rights.refused(right, text),
+            Update::Trouble(Trouble::Unknown(_) | Trouble::Failed(_)) => {}
+            Update::All(_) | Update::Applied(_) | Update::Gone(_) => self.rights.granted(right),
+        }
+    }
+
     fn object(&self, service: &ServiceKey, pod: Option<&OwnPod>) -> ServiceL2Status {
         let labels = BTreeMap::from([
             (NODE_LABEL.to_owned(), self.node.to_string()),
@@ -162,10 +192,20 @@ impl Reports {
 
     fn complain(&self, write: &Write, error: &kube::Error, failures: u32) {
         if failures == 1 {
-            warn!(%error, ?write, resource = "servicel2statuses.metallb.io", "cannot be written; trying again");
+            warn!(%error, ?write, resource = RESOURCE, "cannot be written; trying again");
         } else {
             debug!(%error, ?write, "cannot be written");
         }
+    }
+}
+
+/// The right that a write needs.
+fn needed_for(write: &Write) -> Right {
+    match write {
+        Write::Create { .. } => Right { verb: "create", resource: RESOURCE },
+        Write::Report { .. } => Right { verb: "patch", resource: "servicel2statuses/status.metallb.io" },
+        Write::Adopt { .. } => Right { verb: "patch", resource: RESOURCE },
+        Write::Delete { .. } => Right { verb: "delete", resource: RESOURCE },
     }
 }
 
@@ -193,6 +233,7 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
+const RESOURCE: &str = "servicel2statuses.metallb.io";
 /// At most. Chosen: MetalLB's two owners wrote five times as often without end.
 const WRITES_PER_SECOND: u32 = 50;
 /// Chosen: the frames of a takeover are out long before, and what moves twice is written once.

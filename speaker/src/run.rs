@@ -17,7 +17,7 @@ mod start;
 mod tasks;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -34,9 +34,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::Args;
+use crate::availability::Availability;
 use crate::complaints::Complaints;
 use crate::data_plane::DataPlane;
 use crate::decisions::{self, Decisions};
+use crate::failovers::{Cause, Failovers, Phase, Trigger};
 use crate::metrics;
 use crate::peers::Peers;
 use crate::pipeline::{Pipeline, View};
@@ -103,6 +105,10 @@ struct Speaker {
     /// The addresses that nobody may own, with the reason that was told.
     unowned: BTreeMap<ServiceIp, Unowned>,
     complaints: Complaints,
+    failovers: Failovers,
+    availability: Availability,
+    /// Events that came with the members, and are handled after them.
+    later: VecDeque<garpike_membership::Event>,
     tasks: JoinSet<Ended>,
     stop: CancellationToken,
 }
@@ -141,20 +147,32 @@ impl Speaker {
                 Ok(()) = self.data_plane.changed() => self.tell_surroundings().await?,
                 changed = self.membership.status.changed() => {
                     changed.context("the membership is gone")?;
-                    let status = self.membership.status.borrow_and_update();
-                    self.complaints.report(&status.complaints, now());
-                    if let Some(keys) = &self.keys {
-                        keys.set_held(status.keys.iter().map(|key| key.id));
-                    }
+                    self.follow_status();
                 }
                 sourced = keys::next(self.keys.as_mut()) => {
                     let command = membership_io::Command::SetKeys(sourced?);
                     self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))?;
                 }
-                // The announcer has logged and counted it; who owns an address is not decided by whoever claims it.
-                Some(_) = self.announcer.events.recv() => {}
+                Some(event) = self.announcer.events.recv() => self.handle_announcer(&event),
+            }
+            while let Some(event) = self.later.pop_front() {
+                self.handle_membership(event).await;
             }
         }
+    }
+
+    /// Looks at what the membership shows of itself, a few times a second.
+    fn follow_status(&mut self) {
+        {
+            let status = self.membership.status.borrow_and_update();
+            self.complaints.report(&status.complaints, now());
+            if let Some(keys) = &self.keys {
+                keys.set_held(status.keys.iter().map(|key| key.id));
+            }
+        }
+        self.availability.handle_timeout(now());
+        let (answered, unanswered) = self.availability.take();
+        metrics::address_seconds(answered, unanswered);
     }
 
     async fn follow_wanted(&mut self) -> Result<()> {
@@ -168,6 +186,7 @@ impl Speaker {
         }
         let drained = snapshot.drained.contains_key(&self.node);
         let changes = self.pipeline.handle_desired(snapshot.desired);
+        self.failovers.handle_changes(&self.node, &changes, Trigger::Wanted, now());
         self.publish(changes, "what is wanted has changed").await;
         // What one node says of itself reaches all at once, whenever each of them reads its files.
         let state = if drained { NodeState::Draining } else { NodeState::Ready };
@@ -176,10 +195,21 @@ impl Speaker {
     }
 
     async fn follow_members(&mut self) {
+        // What the members tell by their absence: it came before them.
+        while let Ok(event) = self.membership.events.try_recv() {
+            match self.note_loss(event) {
+                None => {}
+                Some(event) => self.later.push_back(event),
+            }
+        }
         let members = self.membership.members.borrow_and_update().clone();
         let before = self.pipeline.view().members.clone();
         let changes = self.pipeline.handle_members(members);
         let after = self.pipeline.view().members.as_deref();
+        if let Some(after) = after {
+            let trigger = Trigger::Members { before: before.as_deref(), after };
+            self.failovers.handle_changes(&self.node, &changes, trigger, now());
+        }
         let cause = match after.filter(|_| !changes.is_empty()) {
             Some(after) => decisions::cause(before.as_deref(), after),
             None => String::new(),
@@ -187,12 +217,49 @@ impl Speaker {
         self.publish(changes, &cause).await;
     }
 
-    async fn handle_membership(&mut self, event: garpike_membership::Event) {
+    /// Notes that a member was lost, for the measure of what follows; gives back what is something else.
+    fn note_loss(&mut self, event: garpike_membership::Event) -> Option<garpike_membership::Event> {
         match event {
-            // The new members come by the watch.
+            garpike_membership::Event::HostDied { node, silent, at } => {
+                self.failovers.handle_loss(node, Cause::Crash, silent, at);
+                None
+            }
+            garpike_membership::Event::GraceOver { node, at } => {
+                self.failovers.handle_loss(node, Cause::GraceOver, None, at);
+                None
+            }
+            garpike_membership::Event::MembersChanged
+            | garpike_membership::Event::Ready
+            | garpike_membership::Event::Healed { .. }
+            | garpike_membership::Event::FactsKnown
+            | garpike_membership::Event::VerdictHeld
+            | garpike_membership::Event::DeclaredDead
+            | garpike_membership::Event::TakenForDead
+            | garpike_membership::Event::NameConflict { .. } => Some(event),
+        }
+    }
+
+    /// Measures. The announcer has logged and counted the rest; who owns an address is not decided by whoever claims it.
+    fn handle_announcer(&mut self, event: &garpike_announcer::Event) {
+        if let garpike_announcer::Event::Announced { ip, at } = event {
+            for (phase, cause, took) in self.failovers.handle_announced(*ip, *at) {
+                metrics::failover(phase, cause, took);
+                if (phase, cause) == (Phase::Total, Cause::Crash) {
+                    self.availability.handle_outage(took);
+                }
+            }
+        }
+    }
+
+    async fn handle_membership(&mut self, event: garpike_membership::Event) {
+        let Some(event) = self.note_loss(event) else { return };
+        match event {
+            // The new members come by the watch; losses have been noted.
             garpike_membership::Event::MembersChanged
             | garpike_membership::Event::FactsKnown
-            | garpike_membership::Event::VerdictHeld => {}
+            | garpike_membership::Event::VerdictHeld
+            | garpike_membership::Event::HostDied { .. }
+            | garpike_membership::Event::GraceOver { .. } => {}
             garpike_membership::Event::Ready => info!("ready"),
             garpike_membership::Event::Healed { nodes } => {
                 info!(?nodes, "members are back that had lived all the time: announcing again what this node owns");

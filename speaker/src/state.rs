@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use garpike_controller_api::Move;
-use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
+use garpike_election::{Handicap, NodeName, NodeState, Presence, Selection, ServiceIp, Spread, Unowned};
 use serde::{Deserialize, Serialize};
 
+use crate::checks::{Finding, FindingState};
 use crate::decisions::Decision;
 use crate::pipeline::View;
 use crate::run::now;
@@ -26,6 +27,8 @@ pub struct State {
     pub uptime_seconds: u64,
     /// The living members as this node sees them, in the order of their names.
     pub members: Vec<MemberState>,
+    /// How owners are spread over the nodes: `balanced` while all members want it.
+    pub placement: Spread,
     /// Who owns each service IP; `null`: nobody, `addresses` says why.
     pub owners: BTreeMap<ServiceIp, Option<NodeName>>,
     /// The service IPs of others that this node answers for while their owner's speaker is away.
@@ -38,6 +41,8 @@ pub struct State {
     pub moves: Vec<MoveState>,
     /// What is wrong with the manifests or the objects of the cluster, a line each.
     pub problems: Vec<String>,
+    /// What is wrong with this host and its network.
+    pub findings: Vec<FindingState>,
     /// Where what is wanted comes from.
     pub source: SourceState,
     /// The last changes of owners that this node has decided, the oldest first.
@@ -72,6 +77,8 @@ pub struct MemberState {
     pub handicaps: BTreeSet<Handicap>,
     /// The interfaces on which it can announce; `null`: more than it lists.
     pub interfaces: Option<Vec<String>>,
+    /// How it wants owners to be spread; `null` until it has said so.
+    pub placement: Option<Spread>,
 }
 
 /// A choice of an owner for some addresses.
@@ -129,12 +136,14 @@ impl State {
             state: members.as_ref().and_then(|members| members.nodes.get(node)).map(|member| member.state),
             uptime_seconds: (now() - window.started).as_secs(),
             members: members.as_deref().map(member_states).unwrap_or_default(),
+            placement: members.as_deref().map_or(Spread::Hash, garpike_election::Members::spread),
             owners: assignment.addresses.iter().map(|(ip, elected)| (*ip, elected.owner().cloned())).collect(),
             stands_in_for: assignment.stood_in_by(node).map(|(ip, _)| ip).collect(),
             addresses: addresses.collect(),
             drained: snapshot.drained.iter().map(|(node, place)| (node.clone(), place.to_string())).collect(),
             moves: snapshot.moves.iter().map(move_state).collect(),
             problems: snapshot.problems.iter().map(ToString::to_string).collect(),
+            findings: window.findings.borrow().iter().map(Finding::state).collect(),
             source: source_state(snapshot.origin, watches),
             decisions: window.decisions.borrow().iter().cloned().collect(),
             membership: window.membership.borrow().clone(),
@@ -178,6 +187,7 @@ fn member_states(members: &garpike_election::Members) -> Vec<MemberState> {
             Selection::All => None,
             Selection::Only(names) => Some(names.iter().map(ToString::to_string).collect()),
         },
+        placement: member.spread,
     };
     members.nodes.iter().map(member_state).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Looks at the latest values of every task and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,9 +19,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, PerIpMetrics};
+use crate::checks::Finding;
 use crate::decisions::Decisions;
 use crate::metallb;
 use crate::pipeline::View;
+use crate::rights::Right;
 use crate::source::cluster::{Kind, Watch};
 use crate::source::{Origin, Snapshot};
 use crate::state::State;
@@ -35,9 +37,12 @@ pub(crate) struct Window {
     pub(crate) decisions: watch::Receiver<Decisions>,
     /// How the watches of the cluster do; `None`: there is no cluster.
     pub(crate) watches: Option<watch::Receiver<BTreeMap<Kind, Watch>>>,
+    /// The rights that are missing; `None`: there is no cluster.
+    pub(crate) missing_rights: Option<watch::Receiver<BTreeSet<Right>>>,
     pub(crate) membership: watch::Receiver<garpike_membership::Status>,
     pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
+    pub(crate) findings: watch::Receiver<Vec<Finding>>,
     pub(crate) per_ip: PerIpMetrics,
     pub(crate) prometheus: PrometheusHandle,
 }
@@ -47,8 +52,11 @@ impl Window {
         match path {
             "/healthz" => Some(Answer::text(StatusCode::OK, "ok\n")),
             "/readyz" => Some(match self.obstacle() {
-                None => Answer::text(StatusCode::OK, "ok\n"),
-                Some(obstacle) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {obstacle}\n")),
+                None => Answer::text(StatusCode::OK, format!("ok\n{}", self.missing_rights())),
+                Some(obstacle) => Answer::text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("not ready: {obstacle}\n{}", self.missing_rights()),
+                ),
             }),
             "/state.json" => Some(self.state()),
             _ => None,
@@ -63,10 +71,21 @@ impl Window {
             text.push_str(&metallb::of_configuration(&self.snapshots.borrow()));
         }
         match self.per_ip {
-            PerIpMetrics::Shown => text.push_str(&metallb::of_addresses(&self.view.borrow(), &self.node)),
+            PerIpMetrics::Shown => {
+                // Whoever changes the values is not held up while the text is made.
+                let counts = metallb::counts(&self.announcer.borrow());
+                let view = self.view.borrow().clone();
+                text.push_str(&metallb::of_addresses(&view, &self.node, &counts));
+            }
             PerIpMetrics::Hidden => {}
         }
         text
+    }
+
+    /// A line for each right that is missing, which is no reason not to serve.
+    fn missing_rights(&self) -> String {
+        let Some(missing) = &self.missing_rights else { return String::new() };
+        missing.borrow().iter().map(|right| format!("a right is missing: {right}\n")).collect()
     }
 
     fn obstacle(&self) -> Option<String> {

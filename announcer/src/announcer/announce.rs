@@ -8,7 +8,7 @@ use std::time::Instant;
 use garpike_election::{IfIndex, MacAddr, ServiceIp};
 
 use super::frames::single_station;
-use super::{Announcer, Event, Frame, OUTBOX_DEPTH, Port, push_event};
+use super::{Announcer, Event, Frame, FrameKind, News, OUTBOX_DEPTH, Port, push_event};
 use crate::campaigns::Shot;
 use crate::stations::Question;
 use crate::wire::{ArpOperation, Claim, Message};
@@ -44,6 +44,16 @@ impl Announcer {
                 };
                 self.outbox.extend(Frame::announcement(*index, port, ip, shot));
             }
+        }
+    }
+
+    /// A frame has left. The first that announces a gained address is told, all are counted.
+    pub fn handle_sent(&mut self, frame: &Frame, now: Instant) {
+        let announced = ServiceIp::new(frame.ip).ok().filter(|_| frame.kind == FrameKind::Announcement);
+        let Some((ip, served)) = announced.and_then(|ip| Some((ip, self.served.get_mut(&ip)?))) else { return };
+        served.announcements += 1;
+        if served.news == News::Untold && push_event(&mut self.events, Event::Announced { ip, at: now }) {
+            served.news = News::Told;
         }
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use garpike_election::{IfIndex, InterfaceName, MacAddr, NodeName, Selection, ServiceIp};
 
-use super::{Announcer, Claimant, Event, Frame, FrameKind, OUTBOX_DEPTH, Port, push_event};
+use super::{Announcer, Claimant, Event, Frame, FrameKind, News, OUTBOX_DEPTH, Port, push_event};
 use crate::duties::Standing;
 use crate::schedule::Reach;
 use crate::wire::{self, Arp, ArpOperation, Ethernet, Message, NeighborSolicitation};
@@ -226,7 +226,7 @@ impl Announcer {
             }
         }
         served.ports = places;
-        (served.gained, served.acknowledged) = (Some(now), None);
+        (served.gained, served.acknowledged, served.news) = (Some(now), None, News::Untold);
         if told {
             push_event(&mut self.events, Event::Claims { ip });
         }

@@ -1,7 +1,7 @@
 //! What the core tells: for the log, the metrics and whoever decides. Nobody has to listen.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use garpike_election::{InterfaceName, MacAddr, NodeName, ServiceIp};
 
@@ -71,6 +71,13 @@ pub enum Event {
         owner: NodeName,
         /// Where it was heard.
         interface: InterfaceName,
+    },
+    /// The first frame that announces an address has left since it was gained, or an interface that announces it.
+    Announced {
+        /// The address.
+        ip: ServiceIp,
+        /// When.
+        at: Instant,
     },
     /// A gateway or client shows that it sends to this node for an address that was gained; the first to do so.
     Acknowledged {

@@ -149,6 +149,7 @@ impl Announcer {
         let port = self.ports.get(&interface).ok_or(Unanswered::Interface)?;
         let ip = ServiceIp::new(message.target()).map_err(|_| Unanswered::NotOwned)?;
         let (kind, mac, answers) = if let Some(served) = self.served.get_mut(&ip) {
+            served.requests += 1;
             let here = served.ports.contains(&interface).then_some(port.mac);
             (FrameKind::Reply, here, Some(&mut served.answers))
         } else if let Some(stand_in) = self.standing_in.get_mut(&ip) {

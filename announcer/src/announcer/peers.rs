@@ -1,6 +1,6 @@
 //! Who stands behind an Ethernet address, and which of two nodes ranks before the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -131,6 +131,7 @@ impl Peers {
             addresses: address.into_iter().collect(),
             excluded: self.desired.excluded.clone(),
             moves: self.desired.moves.get(&ip).map(|node| (ip, node.clone())).into_iter().collect(),
+            roster: BTreeSet::new(),
         };
         let assignment = elect(&desired, &Members { local: local.clone(), nodes });
         match assignment.owner(ip) {

@@ -54,8 +54,12 @@ pub struct AddressStatus {
     pub acknowledged: Option<Acknowledgement>,
     /// The gateways and recent askers that were asked whether they do, and have not answered.
     pub unacknowledged: Vec<IpAddr>,
-    /// How many requests were answered.
+    /// How many requests for it were heard.
+    pub requests: u64,
+    /// How many of them were answered.
     pub answers: u64,
+    /// How many frames announced it.
+    pub announcements: u64,
     /// How many frames claimed it for another station.
     pub foreign_claims: u64,
     /// The last such station.
@@ -125,7 +129,9 @@ impl Announcer {
                 next_announcement_unix_ms: next.map(unix_ms),
                 acknowledged: served.acknowledged.map(acknowledgement),
                 unacknowledged: progress.into_iter().flat_map(|progress| progress.missing).collect(),
+                requests: served.requests,
                 answers: served.answers,
+                announcements: served.announcements,
                 foreign_claims: served.contest.as_ref().map_or(0, |contest| contest.foreign_claims),
                 claimed_by: claimed.map(|(_, mac, _)| *mac),
                 claimed_by_kind: claimed.map(|(_, _, by)| by.kind()),

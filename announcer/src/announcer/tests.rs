@@ -202,6 +202,24 @@ fn an_ipv6_address_is_announced_to_all_nodes_for_three_minutes_and_refreshed() {
 }
 
 #[test]
+fn the_first_frame_of_a_gained_address_is_told_and_every_one_is_counted() {
+    let mut rig = Rig::new();
+    rig.own(&["10.0.0.1"]);
+    let frames: Vec<Frame> = std::iter::from_fn(|| rig.core.poll_transmit()).collect();
+    assert!(frames.len() > 1 && frames.iter().all(|frame| frame.kind == FrameKind::Announcement), "{frames:?}");
+    assert_eq!(rig.events(), [], "what waits has not left");
+
+    for frame in &frames {
+        rig.core.handle_sent(frame, rig.now);
+    }
+
+    assert_eq!(rig.events(), [Event::Announced { ip: ip("10.0.0.1"), at: rig.now }]);
+    let status = rig.status();
+    let address = &status.addresses[&ip("10.0.0.1")];
+    assert_eq!((address.announcements, address.requests, address.answers), (frames.len() as u64, 0, 0));
+}
+
+#[test]
 fn only_addresses_that_moved_are_announced() {
     let mut rig = Rig::owning(&["192.168.10.1", "fc00::1"]);
     rig.own(&["192.168.10.1", "fc00::1"]);

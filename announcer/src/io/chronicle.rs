@@ -67,6 +67,7 @@ impl Chronicle {
                 warn!(service_ip = %ip, %owner, %mac, %interface, "{by} answers for an address of another node; {mend}");
             }
             Event::NoInterface { ip } => warn!(service_ip = %ip, "no interface of this node can announce the address"),
+            Event::Announced { ip, at: _ } => debug!(service_ip = %ip, "announced"),
             Event::Acknowledged { ip, mac, after } => {
                 debug!(service_ip = %ip, %mac, ?after, "a station sends to this node for the address");
                 metrics::acknowledged(*after);

@@ -391,6 +391,7 @@ impl Task {
                 | Event::KernelsAnswer { .. }
                 | Event::OneSegment { .. }
                 | Event::WrongAnswer { .. }
+                | Event::Announced { .. }
                 | Event::NoInterface { .. } => {}
             }
             if self.events.try_send(event).is_err() {
@@ -437,8 +438,9 @@ fn wall_clock() -> SystemTime {
 
 /// Chosen: the membership reads up to five times, the speaker elects, each in a turn of its own, with room.
 const TURNS_OF_OTHERS: usize = 16;
-/// Chosen: a burst of events for several hundred addresses, while the receiver is busy for a moment.
-const EVENT_DEPTH: usize = 1024;
+/// Chosen: one for each of more than ten thousand addresses that are gained at once, while the receiver is busy. Room is taken
+/// as it is needed.
+const EVENT_DEPTH: usize = 16_384;
 /// Chosen: commands are rare, and one more `Reannounce` in the queue adds nothing.
 const COMMAND_DEPTH: usize = 8;
 /// Chosen: a few for each member that is checked at a time; what a flood brings beyond that is lost, as on the wire.

@@ -4,7 +4,9 @@
 //! moment before: clients wait for those, so they go first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,9 @@ pub struct Args {
     /// How often each; every one in a new lab
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     trials: u32,
+    /// Keep /metrics of the last heir there
+    #[arg(long, value_name = "FILE")]
+    metrics_to: Option<PathBuf>,
     #[command(flatten)]
     pub(super) output: Output,
 }
@@ -52,6 +57,10 @@ pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
             )?;
             rig.wait_until_whole()?;
             moves.push(one(&mut rig)?);
+            if let Some(path) = &args.metrics_to {
+                let heir = rig.lab.nodes().nth(1).context("the lab has no second node")?;
+                fs::write(path, rig.metrics(heir)?).with_context(|| path.display().to_string())?;
+            }
         }
         let of = |figure: fn(&Move) -> Duration| median(moves.iter().map(|one| figure(one).as_secs_f64() * 1000.0));
         let worst = |figure: fn(&Move) -> Duration| {

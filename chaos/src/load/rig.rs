@@ -105,12 +105,17 @@ impl<'init> Rig<'init> {
 
     /// The sum of all series of a metric of a speaker; for waiting and for what only it knows.
     pub(super) fn metric(&self, node: &NodeName, name: &str) -> Result<f64> {
-        let text = self.lab.http_get(node, METRICS_PORT, "/metrics")?;
+        let text = self.metrics(node)?;
         let value = |line: &str| {
             let rest = line.strip_prefix(name)?;
             rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
         };
         Ok(text.lines().filter_map(value).sum())
+    }
+
+    /// What `/metrics` of a speaker shows.
+    pub(super) fn metrics(&self, node: &NodeName) -> Result<String> {
+        Ok(self.lab.http_get(node, METRICS_PORT, "/metrics")?)
     }
 
     fn start_speaker(&mut self, node: &NodeName, all: &[NodeName]) -> Result<()> {

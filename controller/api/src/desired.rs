@@ -60,7 +60,12 @@ pub fn desired(config: &Config, now: SystemTime) -> (Desired, Vec<Move>, Vec<Pro
     let addresses = addresses.into_iter().map(|(ip, (address, services))| {
         (ip, Address { services: services.into_iter().cloned().collect(), ..address })
     });
-    let desired = Desired { addresses: addresses.collect(), excluded: excluded.collect(), moves: choices };
+    let desired = Desired {
+        addresses: addresses.collect(),
+        excluded: excluded.collect(),
+        moves: choices,
+        roster: config.nodes.keys().cloned().collect(),
+    };
     (desired, moves, problems)
 }
 

@@ -392,6 +392,24 @@ fn a_rolling_restart_disturbs_nobody() {
     assert!(!net.events.iter().any(|(_, _, event)| wrong(event)), "{:?}", net.events);
 }
 
+#[test]
+fn the_death_of_a_host_is_told_before_the_members_with_how_long_it_was_silent() {
+    let mut net = Net::settled(3, 7);
+    net.events.clear();
+    net.crash(1);
+    net.run(SECOND);
+
+    for node in [2, 3] {
+        let events = net.events_of(node);
+        let died = events.iter().position(|event| matches!(event, Event::HostDied { .. })).unwrap();
+        let changed = events.iter().position(|event| *event == Event::MembersChanged).unwrap();
+        assert!(died < changed, "{events:?}");
+        let Event::HostDied { node: dead, silent: Some(silent), .. } = &events[died] else { panic!("{events:?}") };
+        assert_eq!(*dead, name(1));
+        assert!((100 * MS..300 * MS).contains(silent), "{silent:?}");
+    }
+}
+
 // Partitions
 
 #[test]

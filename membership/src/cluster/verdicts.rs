@@ -261,6 +261,7 @@ impl Cluster {
     fn remove(&mut self, dead: Dead) {
         metrics::death();
         let identity = dead.identity.clone();
+        self.tell_of_loss(&identity.name, dead.end);
         self.watching.forget(&identity.name);
         self.watching.hasten = true;
         self.deliveries.forget(&identity.name);
@@ -268,6 +269,21 @@ impl Cluster {
         self.swim.condemn(identity);
         self.timers.set_if_unset(Own::Revenants, self.now + REVENANTS_EVERY);
         self.stale = true;
+    }
+
+    fn tell_of_loss(&mut self, name: &NodeName, end: End) {
+        let (node, at) = (name.clone(), self.now);
+        match end {
+            End::HostDead => {
+                let heard = self.peers.get(name).and_then(|peer| peer.heard);
+                // Others hear of a member only now and then.
+                let heard = heard.filter(|_| self.watching.ring.watches(&self.config.local, name));
+                let silent = heard.map(|heard| at.saturating_duration_since(heard));
+                self.push_event(Event::HostDied { node, silent, at });
+            }
+            End::GraceOver => self.push_event(Event::GraceOver { node, at }),
+            End::Pardoned => {}
+        }
     }
 
     /// Somebody who is dead here gave a sign.

@@ -37,7 +37,7 @@ fn a_secret_and_the_wish_for_plaintext_together_roll_encryption_out() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused() {
-    let flags = ["--profile=faster", "--placement=balanced", "--per-ip-metrics=some", "--metrics-auth=basic"];
+    let flags = ["--profile=faster", "--placement=even", "--per-ip-metrics=some", "--metrics-auth=basic"];
     for flag in flags {
         let error = parse(&["--node-name=n1", "--manifests=m", "--insecure-plaintext", flag]).unwrap_err();
         assert!(error.contains("possible values"), "{error}");

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use clap::ValueEnum;
+use garpike_election::Spread;
 use hyper::Uri;
 
 /// `--bind-service-ips`.
@@ -37,6 +38,18 @@ pub enum PerIpMetrics {
 pub enum Placement {
     /// By MetalLB's hash, each address on its own
     Hash,
+    /// In even numbers, to one address more or less; in force as soon as all speakers have it
+    Balanced,
+}
+
+impl Placement {
+    /// What it means to the election.
+    pub(crate) fn spread(self) -> Spread {
+        match self {
+            Self::Hash => Spread::Hash,
+            Self::Balanced => Spread::Balanced,
+        }
+    }
 }
 
 /// `--ndp-unicast`.

@@ -67,6 +67,8 @@ impl Speaker {
                     | garpike_membership::Event::Healed { .. }
                     | garpike_membership::Event::DeclaredDead
                     | garpike_membership::Event::TakenForDead
+                    | garpike_membership::Event::HostDied { .. }
+                    | garpike_membership::Event::GraceOver { .. }
                     | garpike_membership::Event::NameConflict { .. } => {}
                 },
             }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use garpike_election::{Change, NodeName, NodeState, Presence, Selection, ServiceIp, Unowned};
 use tracing::{debug, info, warn};
 
-use super::{Speaker, presence};
+use super::{Speaker, now, presence};
 use crate::metrics;
 use crate::pipeline::View;
 
@@ -27,6 +27,7 @@ impl Speaker {
         tokio::task::yield_now().await;
         let view = self.pipeline.view().clone();
         self.report_unowned(&view);
+        self.count_answered(&view);
         report_stand_ins(&view, &self.node);
         self.view.send_replace(view);
         let at = wall_clock();
@@ -48,6 +49,16 @@ impl Speaker {
         if changes.len() > CHANGES_LOGGED {
             info!(addresses = changes.len(), cause, "owners changed; --log-level debug names each");
         }
+    }
+
+    /// Notes how many addresses this node answers for from here on, and how many nobody does, if it is the one that counts those.
+    fn count_answered(&mut self, view: &View) {
+        let elected = || view.assignment.addresses.values();
+        let answered = elected().filter(|elected| elected.owner() == Some(&self.node)).count();
+        let first = view.members.as_ref().and_then(|members| members.nodes.keys().next());
+        let counts = first == Some(&self.node);
+        let unowned = elected().filter(|elected| counts && elected.owner().is_none()).count();
+        self.availability.handle(answered, unowned, now());
     }
 
     /// Counts the addresses that nobody may own, and warns once of each, as soon as this node can judge that.

@@ -1,6 +1,6 @@
 //! The start: opens everything that a speaker needs, in the order in which one needs the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,18 +17,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::tasks::{Ended, spawn};
-use super::wanted::Wanted;
+use super::wanted::{Shown, Wanted};
 use super::{Announcer, Membership, Speaker, keys, known, now, seeds};
 use crate::api;
 use crate::args::{Args, BindServiceIps, MetricsAuth};
+use crate::availability::Availability;
 use crate::complaints::Complaints;
 use crate::data_plane::{self, DataPlane};
 use crate::decisions::Decisions;
+use crate::failovers::Failovers;
 use crate::pipeline::{Pipeline, View};
 use crate::relay::Relay;
 use crate::source::Origin;
 use crate::window::{Listeners, Window};
-use crate::{excluded, local_addresses, metrics};
+use crate::{checks, excluded, local_addresses, metrics};
 
 impl Speaker {
     /// Opens everything.
@@ -45,7 +47,9 @@ impl Speaker {
         let (sealing, keys) = keys::sealing(args)?;
         let stop = CancellationToken::new();
         let (view, view_receiver) = watch::channel(View::default());
-        let (mut source, snapshots) = Wanted::start(args, view_receiver.clone(), &stop).await?;
+        let (findings, findings_receiver) = watch::channel(Vec::new());
+        let shown = Shown { view: view_receiver.clone(), findings: findings_receiver.clone() };
+        let (mut source, snapshots) = Wanted::start(args, shown, &stop).await?;
         if args.manifests.is_some() && args.metrics_auth() == MetricsAuth::TokenReview {
             bail!("--metrics-auth token-review: there is no cluster to review tokens with --manifests; write none");
         }
@@ -93,6 +97,7 @@ impl Speaker {
             restart_grace: args.restart_grace,
             failback: args.failback.delay(),
             host_ports: vec![KUBELET_PORT],
+            spread: args.placement.spread(),
             feature_level: FeatureLevel::CURRENT,
             later_facts: BTreeMap::new(),
         };
@@ -121,6 +126,15 @@ impl Speaker {
             let keep = local_addresses::keep(snapshots.clone(), announcer.surroundings.clone(), stop.clone());
             spawn(&mut tasks, "service IPs on lo", keep);
         }
+        let looking = checks::Looking {
+            view: view_receiver.clone(),
+            membership: membership.status.clone(),
+            announcer: announcer.status.clone(),
+            surroundings: announcer.surroundings.clone(),
+            spread: args.placement.spread(),
+            findings,
+        };
+        spawn(&mut tasks, "checks", looking.run(stop.clone()));
         let (decisions, decisions_receiver) = watch::channel(Decisions::open(args.state_dir.as_deref()));
         let window = Window {
             node: args.node_name.clone(),
@@ -129,9 +143,11 @@ impl Speaker {
             snapshots: snapshots.clone(),
             decisions: decisions_receiver,
             watches: source.watches(),
+            missing_rights: source.missing_rights(),
             membership: membership.status.clone(),
             announcer: announcer.status.clone(),
             surroundings: announcer.surroundings.clone(),
+            findings: findings_receiver,
             per_ip: args.per_ip_metrics(),
             prometheus,
         };
@@ -186,6 +202,9 @@ impl Speaker {
             decisions,
             unowned,
             complaints,
+            failovers: Failovers::default(),
+            availability: Availability::default(),
+            later: VecDeque::new(),
             tasks,
             stop,
         })
@@ -195,7 +214,7 @@ impl Speaker {
 /// Where the metrics of the process are kept.
 fn prometheus() -> Result<PrometheusHandle> {
     let mut prometheus = PrometheusBuilder::new();
-    for (name, buckets) in garpike_announcer::histograms() {
+    for (name, buckets) in garpike_announcer::histograms().into_iter().chain(metrics::histograms()) {
         prometheus = prometheus.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)?;
     }
     let prometheus = prometheus.install_recorder().context("cannot install the metrics recorder")?;

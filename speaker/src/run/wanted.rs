@@ -1,6 +1,6 @@
 //! Where a speaker learns what is wanted, and who its peers are: from files, or from the Kubernetes API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,8 +11,10 @@ use tracing::warn;
 
 use crate::api::{self, Api};
 use crate::args::Args;
+use crate::checks::Finding;
 use crate::peers::{Peers, Question};
 use crate::pipeline::View;
+use crate::rights::Right;
 use crate::source::cluster::{Kind, Watch};
 use crate::source::directory::Source;
 use crate::source::{ExcludeLabel, Rules, Snapshot};
@@ -25,11 +27,17 @@ pub(super) enum Wanted {
     Cluster(Api),
 }
 
+/// What is told to the Kubernetes API.
+pub(super) struct Shown {
+    pub(super) view: watch::Receiver<View>,
+    pub(super) findings: watch::Receiver<Vec<Finding>>,
+}
+
 impl Wanted {
     /// Begins to read. Waits for the peers, not for long.
     pub(super) async fn start(
         args: &Args,
-        view: watch::Receiver<View>,
+        Shown { view, findings }: Shown,
         stop: &CancellationToken,
     ) -> Result<(Self, watch::Receiver<Snapshot>)> {
         if let Some(manifests) = &args.manifests {
@@ -53,6 +61,7 @@ impl Wanted {
             state_dir: args.state_dir.clone(),
             node: args.node_name.clone(),
             view,
+            findings,
             pod: some(&args.pod_name),
             peers: question,
         };
@@ -73,11 +82,19 @@ impl Wanted {
         }
     }
 
+    /// The rights that are missing, if there is a cluster.
+    pub(super) fn missing_rights(&self) -> Option<watch::Receiver<BTreeSet<Right>>> {
+        match self {
+            Self::Directory { .. } => None,
+            Self::Cluster(api) => Some(api.missing_rights.clone()),
+        }
+    }
+
     /// The speakers of the cluster, as far as they are known.
     pub(super) fn peers(&self) -> Peers {
         match self {
             Self::Directory { .. } => Peers::default(),
-            Self::Cluster(api) => api.peers.borrow().clone().unwrap_or_default(),
+            Self::Cluster(api) => api.peers.borrow().clone().unwrap_or_else(|| api.last_peers.clone()),
         }
     }
 

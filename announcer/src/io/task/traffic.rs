@@ -93,6 +93,7 @@ impl Task {
                 Ok(sent) => {
                     for frame in frames.iter().take(sent) {
                         self.counts.frame_sent(frame.kind.as_str());
+                        self.announcer.handle_sent(frame, super::now());
                     }
                     self.publish_counters(now);
                     sent.max(1)

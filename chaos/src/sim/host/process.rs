@@ -127,6 +127,7 @@ impl Process {
             restart_grace: RESTART_GRACE,
             failback: Some(FAILBACK),
             host_ports: vec![KUBELET],
+            spread: garpike_election::Spread::Hash,
             feature_level: release.level(),
             later_facts: release.later_facts(),
         };
@@ -171,6 +172,7 @@ impl Process {
                 | garpike_announcer::Event::KernelsAnswer { .. }
                 | garpike_announcer::Event::OneSegment { .. }
                 | garpike_announcer::Event::Checked { .. }
+                | garpike_announcer::Event::Announced { .. }
                 | garpike_announcer::Event::Acknowledged { .. }
                 | garpike_announcer::Event::WrongAnswer { .. }
                 | garpike_announcer::Event::StationAnswered { .. }
@@ -286,7 +288,11 @@ impl Process {
                 }
                 Event::FactsKnown if matches!(self.ending, Ending::Handover { .. }) => self.leave(now),
                 Event::NameConflict { .. } => self.name_conflicts += 1,
-                Event::Ready | Event::FactsKnown | Event::VerdictHeld => {}
+                Event::Ready
+                | Event::FactsKnown
+                | Event::VerdictHeld
+                | Event::HostDied { .. }
+                | Event::GraceOver { .. } => {}
             }
         }
     }

@@ -308,6 +308,7 @@ pub(super) fn config(node: u8, count: u8) -> Config {
         restart_grace: Duration::from_secs(60),
         failback: Some(Duration::from_secs(30)),
         host_ports: Vec::new(),
+        spread: garpike_election::Spread::Hash,
         feature_level: FeatureLevel::CURRENT,
         later_facts: BTreeMap::new(),
     }

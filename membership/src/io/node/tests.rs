@@ -261,6 +261,7 @@ fn config(name: &str, socket: &GossipSocket, seeds: &[SocketAddr]) -> Config {
         restart_grace: Duration::from_secs(60),
         failback: Some(Duration::from_secs(30)),
         host_ports: Vec::new(),
+        spread: garpike_election::Spread::Hash,
         feature_level: FeatureLevel::CURRENT,
         later_facts: BTreeMap::new(),
     }
