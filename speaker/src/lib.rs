@@ -20,6 +20,7 @@ mod reports;
 mod run;
 pub mod source;
 pub mod state;
+mod take_over;
 mod timing;
 mod window;
 

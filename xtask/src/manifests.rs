@@ -8,7 +8,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use crate::root;
+use crate::{root, values};
 
 /// Writes the files.
 #[expect(clippy::print_stderr, reason = "it is a command line program")]
@@ -27,6 +27,7 @@ fn written() -> Result<Vec<(String, String)>> {
         ("deploy/overlays/prometheus/rules.yaml".to_owned(), prometheus_rule(&read("deploy/prometheus/rules.yaml")?)),
         (format!("{CHART}/rules.yaml"), read("deploy/prometheus/rules.yaml")?),
         (format!("{CHART}/rbac.yaml"), read("deploy/manifests/rbac.yaml")?),
+        ("docs/helm-values.md".to_owned(), values::reference(&read("deploy/helm/garpike/values.yaml")?)),
     ];
     for path in crds()? {
         let name = path.rsplit('/').next().unwrap_or_default();
