@@ -162,7 +162,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::List => list(),
         Command::Selftest => selftest(),
         Command::Programs { nodes: false } => programs(&Program::API),
-        Command::Programs { nodes: true } => programs(&[Program::API, Program::NODES].concat()),
+        Command::Programs { nodes: true } => programs(&[Program::API.as_slice(), &Program::NODES].concat()),
         Command::Pause => loop {
             std::thread::park();
         },

@@ -30,7 +30,7 @@ use anyhow::{Context as _, Result, bail};
 use garpike_election::NodeName;
 use nix::mount::{MsFlags, mount};
 
-pub use scenario::Scenario;
+pub use scenario::{Args, Scenario, Source};
 pub(crate) use scenario::run;
 
 use crate::lab::{Init, Lab, LabConfig, Links, now};

@@ -65,8 +65,10 @@ struct Named<'a> {
 /// This program without what only debuggers read, and the libraries that it has loaded, each at its own path.
 fn this_program(scratch: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let stripped = scratch.join("stripped");
-    let strip = Command::new("strip").arg("-o").arg(&stripped).arg("/proc/self/exe").status();
-    let path = if strip.is_ok_and(|status| status.success()) { stripped.clone() } else { "/proc/self/exe".into() };
+    // Not `self`, which would be strip.
+    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+    let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&program).status();
+    let path = if strip.is_ok_and(|status| status.success()) { stripped.clone() } else { program };
     let mut files = vec![("garpike".to_owned(), fs::read(path).context("cannot read this program")?)];
     let _ = fs::remove_file(stripped);
     let maps = fs::read_to_string("/proc/self/maps").context("cannot read /proc/self/maps")?;

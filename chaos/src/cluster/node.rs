@@ -125,8 +125,8 @@ hostname {name}
 containerd -c {state}/containerd.toml >>{logs}/{name}-containerd.log 2>&1 &
 until ctr version >/dev/null 2>&1; do sleep 0.1; done
 for image in {images}/*.tar; do
-  done=/var/lib/imported-$(basename $image)
-  [ -e $done ] || {{ ctr -n k8s.io images import $image >/dev/null && touch $done; }}
+  mark=/var/lib/imported-$(basename $image)
+  [ -e $mark ] || {{ ctr -n k8s.io images import $image >/dev/null && touch $mark; }}
 done
 ctr -n k8s.io images tag --force {IMAGE} {NEXT} >/dev/null
 {kubelet} --config={state}/kubelet.json --kubeconfig={kubeconfig} --hostname-override={name} --node-ip={v4},{v6} \

@@ -2,6 +2,7 @@
 //!
 //! Everything is done by `kubectl` and by power cuts, and judged by what the client gets and by what the tap on its cable sees.
 
+mod bad_input;
 mod install;
 mod migration;
 mod power;
@@ -36,6 +37,8 @@ pub enum Scenario {
     Walkthroughs(Args),
     /// From a running MetalLB to Garpike and back, each by one `kubectl apply`
     Migration(Args),
+    /// What people get wrong, and whether they are told where they look
+    BadInput(Args),
 }
 
 /// How it is done.
@@ -72,7 +75,8 @@ impl Scenario {
             | Self::PowerOff(args)
             | Self::Reboot(args)
             | Self::Walkthroughs(args)
-            | Self::Migration(args) => args,
+            | Self::Migration(args)
+            | Self::BadInput(args) => args,
         }
     }
 }
@@ -82,7 +86,7 @@ impl Scenario {
 /// # Errors
 ///
 /// When the cluster does not start, or a step fails: the error has the step and the place of the logs.
-pub fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figures)> {
+pub(crate) fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figures)> {
     let args = scenario.args();
     let Source::Cluster = args.source;
     let images = Images { garpike: args.image.as_deref(), programs: Vec::new() };
@@ -119,6 +123,12 @@ pub fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figures)> {
             let mut figures = Figures::begin("walkthroughs");
             let cluster = Cluster::start(init, args.nodes, &images)?;
             within(cluster, |cluster| walkthroughs::run(cluster, &mut figures))?;
+            figures
+        }
+        Scenario::BadInput(_) => {
+            let mut figures = Figures::begin("bad-input");
+            let cluster = Cluster::start(init, args.nodes, &images)?;
+            within(cluster, |cluster| bad_input::run(cluster, &mut figures))?;
             figures
         }
         Scenario::Migration(_) => {

@@ -81,7 +81,7 @@ fn concepts(cluster: &mut Cluster<'_>) -> Result<()> {
 /// Namespace and manifest apart, the Secret by hand, pods that wait for a configuration.
 fn secret(cluster: &mut Cluster<'_>) -> Result<()> {
     edit_kube_proxy(cluster, include_str!("../../../../tests/walkthroughs/secret/kube-proxy.yaml"))?;
-    cluster.apply(include_str!("../../../../../deploy/manifests/namespace.yaml"))?;
+    cluster.apply(include_str!("../../../../deploy/manifests/namespace.yaml"))?;
     cluster.apply(MANIFEST)?;
     let key = cluster.shell_at_client("openssl rand -base64 128")?;
     let literal = format!("--from-literal=secretkey={key}");
