@@ -30,8 +30,8 @@ use anyhow::{Context as _, Result, bail};
 use garpike_election::NodeName;
 use nix::mount::{MsFlags, mount};
 
-pub use scenario::{Args, Scenario, Source};
 pub(crate) use scenario::run;
+pub use scenario::{Args, Scenario, Source};
 
 use crate::lab::{Init, Lab, LabConfig, Links, now};
 use cgroups::Cgroups;
@@ -53,7 +53,9 @@ impl<'init> Cluster<'init> {
     /// Starts one and waits until all nodes are ready; `images` are on every node.
     pub(crate) fn start(init: &'init mut Init, nodes: u8, images: &Images<'_>) -> Result<Self> {
         if !is_root()? {
-            bail!("--source cluster needs root, not only in a user namespace: kubelet and containerd mount and set limits");
+            bail!(
+                "--source cluster needs root, not only in a user namespace: kubelet and containerd mount and set limits"
+            );
         }
         let directory = state_directory(init)?;
         images.write(&directory.join("images")).context("cannot pack the images")?;
@@ -188,7 +190,8 @@ fn items(list: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
 fn is_true(object: &serde_json::Value, condition: &str) -> bool {
     let conditions = object.pointer("/status/conditions").and_then(serde_json::Value::as_array);
     conditions.into_iter().flatten().any(|found| {
-        found.get("type").is_some_and(|kind| kind == condition) && found.get("status").is_some_and(|status| status == "True")
+        found.get("type").is_some_and(|kind| kind == condition)
+            && found.get("status").is_some_and(|status| status == "True")
     })
 }
 

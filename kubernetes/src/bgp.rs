@@ -97,8 +97,7 @@ fn regarding(
 }
 
 /// How the manifests and the chart of MetalLB label their pods, and ours do not.
-const LABELS: [&str; 2] =
-    ["app=metallb,!garpike.io/program", "app.kubernetes.io/name=metallb,!garpike.io/program"];
+const LABELS: [&str; 2] = ["app=metallb,!garpike.io/program", "app.kubernetes.io/name=metallb,!garpike.io/program"];
 const KINDS: [(&str, &str, &str, &str); 2] = [
     ("v1beta2", "metallb.io/v1beta2", "BGPPeer", "bgppeers"),
     ("v1beta1", "metallb.io/v1beta1", "BGPAdvertisement", "bgpadvertisements"),

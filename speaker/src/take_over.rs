@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use garpike_kubernetes::http::{self, Answer};
-use garpike_kubernetes::{
-    BgpInUse, Component, ConfigurationReporter, Severity, bgp_in_use, connect, recorder,
-};
+use garpike_kubernetes::{BgpInUse, Component, ConfigurationReporter, Severity, bgp_in_use, connect, recorder};
 use hyper::StatusCode;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -27,7 +25,8 @@ use crate::args::Args;
 ///
 /// When the port of the probes is taken, while it waits.
 pub(crate) async fn wait_for_bgp_to_end(args: &Args) -> Result<()> {
-    let has_worked = args.state_dir.as_ref().is_some_and(|dir| dir.read_dir().is_ok_and(|mut files| files.next().is_some()));
+    let has_worked =
+        args.state_dir.as_ref().is_some_and(|dir| dir.read_dir().is_ok_and(|mut files| files.next().is_some()));
     if args.ignore_bgp || args.manifests.is_some() || has_worked {
         return Ok(());
     }

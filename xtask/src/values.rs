@@ -60,7 +60,11 @@ fn read(values: &str) -> Vec<Value> {
         };
         if default.is_empty() {
             if !comment.is_empty() {
-                found.push(Value { path, default: "(the values below)".to_owned(), comment: std::mem::take(&mut comment) });
+                found.push(Value {
+                    path,
+                    default: "(the values below)".to_owned(),
+                    comment: std::mem::take(&mut comment),
+                });
             }
             above.push((indent, key));
         } else {

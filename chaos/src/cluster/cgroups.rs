@@ -28,7 +28,8 @@ impl Cgroups {
                  boot it with systemd.unified_cgroup_hierarchy=0"
             );
         }
-        let groups = Self { hierarchies, prefix: format!("{PREFIX}{}", unique()), nodes: nodes.map(str::to_owned).collect() };
+        let groups =
+            Self { hierarchies, prefix: format!("{PREFIX}{}", unique()), nodes: nodes.map(str::to_owned).collect() };
         for hierarchy in &groups.hierarchies {
             sweep(&Path::new(ROOT).join(hierarchy));
         }
@@ -56,9 +57,7 @@ impl Cgroups {
 
     fn paths(&self, node: &str) -> impl Iterator<Item = (&str, PathBuf)> {
         let name = self.name(node);
-        self.hierarchies.iter().map(move |hierarchy| {
-            (hierarchy.as_str(), Path::new(ROOT).join(hierarchy).join(&name))
-        })
+        self.hierarchies.iter().map(move |hierarchy| (hierarchy.as_str(), Path::new(ROOT).join(hierarchy).join(&name)))
     }
 
     fn make(&self, node: &str) -> Result<()> {

@@ -40,66 +40,80 @@ impl Cluster<'_> {
             pki.kubeconfig(file, Subject { organization, name }, &server)?;
         }
         let etcd = self.file("etcd").display().to_string();
-        self.control_program(Program::Etcd, &[
-            ("data-dir", etcd),
-            ("listen-client-urls", ETCD.to_owned()),
-            ("advertise-client-urls", ETCD.to_owned()),
-            ("listen-peer-urls", ETCD_PEERS.to_owned()),
-            ("initial-advertise-peer-urls", ETCD_PEERS.to_owned()),
-            ("initial-cluster", format!("default={ETCD_PEERS}")),
-            ("unsafe-no-fsync", "true".to_owned()),
-            ("log-level", "warn".to_owned()),
-        ])?;
-        self.control_program(Program::KubeApiserver, &[
-            ("etcd-servers", ETCD.to_owned()),
-            ("secure-port", "6443".to_owned()),
-            ("bind-address", "::".to_owned()),
-            ("advertise-address", host.v4.to_string()),
-            ("service-cluster-ip-range", format!("{SERVICES_V4},{SERVICES_V6}")),
-            ("authorization-mode", "Node,RBAC".to_owned()),
-            ("enable-admission-plugins", "NodeRestriction".to_owned()),
-            ("allow-privileged", "true".to_owned()),
-            ("client-ca-file", pki.path("ca.crt")),
-            ("tls-cert-file", pki.path("apiserver.crt")),
-            ("tls-private-key-file", pki.path("apiserver.key")),
-            ("kubelet-client-certificate", pki.path("to-kubelets.crt")),
-            ("kubelet-client-key", pki.path("to-kubelets.key")),
-            ("kubelet-preferred-address-types", "InternalIP".to_owned()),
-            ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-            ("service-account-key-file", pki.path("accounts.pub")),
-            ("service-account-signing-key-file", pki.path("accounts.key")),
-            ("profiling", "false".to_owned()),
-        ])?;
+        self.control_program(
+            Program::Etcd,
+            &[
+                ("data-dir", etcd),
+                ("listen-client-urls", ETCD.to_owned()),
+                ("advertise-client-urls", ETCD.to_owned()),
+                ("listen-peer-urls", ETCD_PEERS.to_owned()),
+                ("initial-advertise-peer-urls", ETCD_PEERS.to_owned()),
+                ("initial-cluster", format!("default={ETCD_PEERS}")),
+                ("unsafe-no-fsync", "true".to_owned()),
+                ("log-level", "warn".to_owned()),
+            ],
+        )?;
+        self.control_program(
+            Program::KubeApiserver,
+            &[
+                ("etcd-servers", ETCD.to_owned()),
+                ("secure-port", "6443".to_owned()),
+                ("bind-address", "::".to_owned()),
+                ("advertise-address", host.v4.to_string()),
+                ("service-cluster-ip-range", format!("{SERVICES_V4},{SERVICES_V6}")),
+                ("authorization-mode", "Node,RBAC".to_owned()),
+                ("enable-admission-plugins", "NodeRestriction".to_owned()),
+                ("allow-privileged", "true".to_owned()),
+                ("client-ca-file", pki.path("ca.crt")),
+                ("tls-cert-file", pki.path("apiserver.crt")),
+                ("tls-private-key-file", pki.path("apiserver.key")),
+                ("kubelet-client-certificate", pki.path("to-kubelets.crt")),
+                ("kubelet-client-key", pki.path("to-kubelets.key")),
+                ("kubelet-preferred-address-types", "InternalIP".to_owned()),
+                ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+                ("service-account-key-file", pki.path("accounts.pub")),
+                ("service-account-signing-key-file", pki.path("accounts.key")),
+                ("profiling", "false".to_owned()),
+            ],
+        )?;
         self.wait_until("the API server is ready", READY_WITHIN, |cluster| {
             cluster.fail_if_something_ended()?;
             Ok(cluster.kubectl(&["get", "--raw", "/readyz"]).ok())
         })?;
-        self.control_program(Program::KubeControllerManager, &[
-            ("kubeconfig", pki.path("controller-manager.kubeconfig")),
-            ("leader-elect", "false".to_owned()),
-            ("use-service-account-credentials", "true".to_owned()),
-            ("service-account-private-key-file", pki.path("accounts.key")),
-            ("root-ca-file", pki.path("ca.crt")),
-            ("allocate-node-cidrs", "false".to_owned()),
-            ("bind-address", "127.0.0.1".to_owned()),
-            ("profiling", "false".to_owned()),
-            // With less the first ServiceAccount, and with it the first pod, is 4 s later.
-            ("kube-api-qps", "500".to_owned()),
-            ("kube-api-burst", "1000".to_owned()),
-        ])?;
-        self.control_program(Program::KubeScheduler, &[
-            ("kubeconfig", pki.path("scheduler.kubeconfig")),
-            ("leader-elect", "false".to_owned()),
-            ("bind-address", "127.0.0.1".to_owned()),
-            ("profiling", "false".to_owned()),
-        ])
+        self.control_program(
+            Program::KubeControllerManager,
+            &[
+                ("kubeconfig", pki.path("controller-manager.kubeconfig")),
+                ("leader-elect", "false".to_owned()),
+                ("use-service-account-credentials", "true".to_owned()),
+                ("service-account-private-key-file", pki.path("accounts.key")),
+                ("root-ca-file", pki.path("ca.crt")),
+                ("allocate-node-cidrs", "false".to_owned()),
+                ("bind-address", "127.0.0.1".to_owned()),
+                ("profiling", "false".to_owned()),
+                // With less the first ServiceAccount, and with it the first pod, is 4 s later.
+                ("kube-api-qps", "500".to_owned()),
+                ("kube-api-burst", "1000".to_owned()),
+            ],
+        )?;
+        self.control_program(
+            Program::KubeScheduler,
+            &[
+                ("kubeconfig", pki.path("scheduler.kubeconfig")),
+                ("leader-elect", "false".to_owned()),
+                ("bind-address", "127.0.0.1".to_owned()),
+                ("profiling", "false".to_owned()),
+            ],
+        )
     }
 
     fn control_program(&mut self, program: Program, arguments: &[(&str, String)]) -> Result<()> {
         let mut command = Command::new(program.path()?);
         command.args(arguments.iter().map(|(name, value)| format!("--{name}={value}")));
         let control = self.control.clone();
-        self.lab.spawn(&control, Role::Other, command).with_context(|| format!("the control plane has no {program}"))?;
+        self.lab
+            .spawn(&control, Role::Other, command)
+            .with_context(|| format!("the control plane has no {program}"))?;
         Ok(())
     }
 }

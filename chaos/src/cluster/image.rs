@@ -72,8 +72,11 @@ fn this_program(scratch: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = vec![("garpike".to_owned(), fs::read(path).context("cannot read this program")?)];
     let _ = fs::remove_file(stripped);
     let maps = fs::read_to_string("/proc/self/maps").context("cannot read /proc/self/maps")?;
-    let mut libraries: Vec<&str> =
-        maps.lines().filter_map(|line| line.find('/').and_then(|at| line.get(at..))).filter(|path| path.contains(".so")).collect();
+    let mut libraries: Vec<&str> = maps
+        .lines()
+        .filter_map(|line| line.find('/').and_then(|at| line.get(at..)))
+        .filter(|path| path.contains(".so"))
+        .collect();
     libraries.sort_unstable();
     libraries.dedup();
     for library in libraries {

@@ -25,8 +25,11 @@ impl Cluster<'_> {
         let mut pods = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let (host, number) = (self.lab.host(node)?, index + 1);
-            pods.push((node.clone(), format!("ip route replace 10.244.{number}.0/24 via {} && ", host.v4)
-                + &format!("ip -6 route replace fd00:10:244:{number}::/64 via {} && ", host.v6)));
+            pods.push((
+                node.clone(),
+                format!("ip route replace 10.244.{number}.0/24 via {} && ", host.v4)
+                    + &format!("ip -6 route replace fd00:10:244:{number}::/64 via {} && ", host.v6),
+            ));
         }
         let hosts: Vec<NodeName> = self.nodes.iter().chain([&self.control]).cloned().collect();
         for host in &hosts {
@@ -41,7 +44,8 @@ impl Cluster<'_> {
         }
         let first = self.lab.host(self.nodes.first().context("a cluster has a node")?)?;
         let control = self.control.clone();
-        let line = format!("ip route add {SERVICES_V4} via {} && ip -6 route add {SERVICES_V6} via {}", first.v4, first.v6);
+        let line =
+            format!("ip route add {SERVICES_V4} via {} && ip -6 route add {SERVICES_V6} via {}", first.v4, first.v6);
         self.shell(&control, &line).map(drop)
     }
 
@@ -70,7 +74,10 @@ impl Cluster<'_> {
         write("machine-id", format!("{number:032x}\n"))?;
         write("cni/10-lab.conflist", cni_config(number))?;
         write("containerd.toml", containerd_config(&cni))?;
-        write("kubelet.json", kubelet_config(&pki.path("ca.crt"), &directory.join("resolv.conf").display().to_string()))?;
+        write(
+            "kubelet.json",
+            kubelet_config(&pki.path("ca.crt"), &directory.join("resolv.conf").display().to_string()),
+        )?;
         write("kube-proxy.json", proxy_config(name, &pki.path("kube-proxy.kubeconfig")))?;
         write("boot.sh", self.boot_script(node, pki)?)
     }
@@ -94,7 +101,8 @@ impl Cluster<'_> {
         let images = self.file("images").display().to_string();
         let hierarchies = self.cgroups.hierarchies().join(" ");
         let (kubelet, proxy) = (Program::Kubelet.path()?, Program::KubeProxy.path()?);
-        let (kubelet, proxy, kubeconfig) = (kubelet.display(), proxy.display(), pki.path(&format!("{name}.kubeconfig")));
+        let (kubelet, proxy, kubeconfig) =
+            (kubelet.display(), proxy.display(), pki.path(&format!("{name}.kubeconfig")));
         Ok(format!(
             r#"#!/bin/bash
 set -e

@@ -160,9 +160,9 @@ impl Processes {
     ) -> Result<Finished, LabError> {
         self.started += 1;
         let paths = ["out", "err"].map(|kind| self.logs.join(format!("run-{}.{kind}", self.started)));
-        let [output, errors] = paths.each_ref().map(|path| {
-            File::create_new(path).map_err(|source| LabError::Log { path: path.clone(), source })
-        });
+        let [output, errors] = paths
+            .each_ref()
+            .map(|path| File::create_new(path).map_err(|source| LabError::Log { path: path.clone(), source }));
         command.stdin(Stdio::null()).stdout(output?).stderr(errors?).env_remove(INSIDE).process_group(0);
         let program = command.get_program().to_owned();
         let spawned = {

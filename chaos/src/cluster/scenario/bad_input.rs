@@ -42,7 +42,9 @@ fn restricted(cluster: &mut Cluster<'_>) -> Result<()> {
 
 /// A second one in a namespace of its own: its speakers want the same ports of the same hosts.
 fn twice(cluster: &mut Cluster<'_>) -> Result<()> {
-    let namespaced = MANIFEST.replace("namespace: metallb-system", "namespace: second").replace("name: metallb-system\n", "name: second\n");
+    let namespaced = MANIFEST
+        .replace("namespace: metallb-system", "namespace: second")
+        .replace("name: metallb-system\n", "name: second\n");
     let parts: Vec<&str> = namespaced
         .split("---\n")
         .filter(|part| {
@@ -51,7 +53,15 @@ fn twice(cluster: &mut Cluster<'_>) -> Result<()> {
         })
         .collect();
     cluster.apply(&parts.join("---\n"))?;
-    cluster.kubectl(&["-n", "second", "create", "secret", "generic", "memberlist", "--from-literal=secretkey=of-its-own"])?;
+    cluster.kubectl(&[
+        "-n",
+        "second",
+        "create",
+        "secret",
+        "generic",
+        "memberlist",
+        "--from-literal=secretkey=of-its-own",
+    ])?;
     says(cluster, &["-n", "second", "describe", "pods"], &["FailedScheduling", "free ports"])?;
     cluster.kubectl(&["delete", "namespace", "second", "--timeout=60s"]).map(drop)
 }
@@ -68,10 +78,23 @@ fn older_definitions(cluster: &mut Cluster<'_>) -> Result<()> {
 
 fn no_secret(cluster: &mut Cluster<'_>) -> Result<()> {
     cluster.kubectl(&["-n", NAMESPACE, "scale", "deployment/controller", "--replicas=0"])?;
-    cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "component=controller", "--timeout=60s"])?;
+    cluster.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "wait",
+        "--for=delete",
+        "pod",
+        "-l",
+        "component=controller",
+        "--timeout=60s",
+    ])?;
     cluster.kubectl(&["-n", NAMESPACE, "delete", "secret", "memberlist"])?;
     delete_pods(cluster, "speaker")?;
-    says(cluster, &["-n", NAMESPACE, "describe", "pods", "-l", "component=speaker"], &["secret \"memberlist\" not found"])
+    says(
+        cluster,
+        &["-n", NAMESPACE, "describe", "pods", "-l", "component=speaker"],
+        &["secret \"memberlist\" not found"],
+    )
 }
 
 /// Follows the one before: no controller and no Secret is there.

@@ -85,10 +85,8 @@ fn cross(cluster: &mut Cluster<'_>, exposed: &[Exposed], manifest: &str) -> Resu
     let asked: Vec<ServiceIp> =
         ips.iter().map(|ip| ServiceIp::new(*ip)).collect::<Result<_, _>>().context("no address of a Service")?;
     let owners = cluster.owners(&ips)?;
-    let probes: Vec<_> = ips
-        .iter()
-        .map(|ip| cluster.lab.probe(SocketAddr::new(*ip, ECHO), EACH))
-        .collect::<Result<_, _>>()?;
+    let probes: Vec<_> =
+        ips.iter().map(|ip| cluster.lab.probe(SocketAddr::new(*ip, ECHO), EACH)).collect::<Result<_, _>>()?;
     let asker = cluster.lab.ask(&asked, EACH)?;
     let tap = cluster.lab.tap()?;
     thread::sleep(Duration::from_secs(1));

@@ -145,4 +145,3 @@ const OWNED_WITHIN: Duration = Duration::from_secs(60);
 const OUTAGE_MS: f64 = 250.0;
 /// Chosen: what a client notices; a few probes of 5 ms may be late on a busy machine.
 const SECOND_OUTAGE_MS: f64 = 50.0;
-

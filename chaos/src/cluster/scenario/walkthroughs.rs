@@ -59,7 +59,12 @@ fn strict_arp(cluster: &mut Cluster<'_>) -> Result<()> {
 /// A pool of both families; the guide ends before an advertisement.
 fn concepts(cluster: &mut Cluster<'_>) -> Result<()> {
     install(cluster)?;
-    for (kind, name) in [("deployment", "controller"), ("daemonset", "speaker"), ("serviceaccount", "controller"), ("serviceaccount", "speaker")] {
+    for (kind, name) in [
+        ("deployment", "controller"),
+        ("daemonset", "speaker"),
+        ("serviceaccount", "controller"),
+        ("serviceaccount", "speaker"),
+    ] {
         cluster.kubectl(&["-n", NAMESPACE, "get", kind, name])?;
     }
     cluster.configure(include_str!("../../../../tests/walkthroughs/concepts/pool.yaml"))?;
