@@ -130,7 +130,8 @@ pub(super) const MANIFEST: &str = include_str!("../../../deploy/manifests/garpik
 pub(super) const IMAGE: &str = concat!("ghcr.io/garpike/garpike:v", env!("CARGO_PKG_VERSION"));
 /// Where it is.
 pub(super) const NAMESPACE: &str = "metallb-system";
-/// As MetalLB's documentation has it.
+/// As MetalLB's documentation has it, but for the IPv6 net: the first address of that one is the anycast address of all routers of
+/// the segment (RFC 4291 section 2.6.1), so the kernel of every node answers for it.
 pub(super) const POOLS: &str = "apiVersion: metallb.io/v1beta1
 kind: IPAddressPool
 metadata:
@@ -140,7 +141,7 @@ spec:
   addresses:
   - 192.168.10.0/24
   - 192.168.9.1-192.168.9.5
-  - fc00:f853:0ccd:e799::/124
+  - fc00:f853:0ccd:e799::10/124
 ---
 apiVersion: metallb.io/v1beta1
 kind: L2Advertisement

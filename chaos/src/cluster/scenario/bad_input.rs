@@ -10,16 +10,16 @@ use crate::load::figures::{Bound, Figures};
 
 pub(super) fn run(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
     cluster.install()?;
-    let cases: [(&str, fn(&mut Cluster<'_>) -> Result<()>); 5] = [
-        ("a namespace with restricted pod security", restricted),
-        ("two installations", twice),
-        ("no definition of ConfigurationState", older_definitions),
-        ("no Secret", no_secret),
-        ("a Secret with an empty key", empty_key),
+    let cases = [
+        Case("a namespace with restricted pod security", restricted),
+        Case("two installations", twice),
+        Case("no definition of ConfigurationState", older_definitions),
+        Case("no Secret", no_secret),
+        Case("a Secret with an empty key", empty_key),
     ];
     let all = cases.len();
     let mut told = 0;
-    for (name, case) in cases {
+    for Case(name, case) in cases {
         step(name);
         case(cluster).with_context(|| name.to_owned())?;
         figures.row(name.to_owned(), [("told", 1.0)]);
@@ -28,6 +28,9 @@ pub(super) fn run(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()
     figures.target("mistakes that are told".to_owned(), count(told), Bound::AtLeast, count(all));
     Ok(())
 }
+
+/// A mistake, and what makes it, looks for what is told, and mends it.
+struct Case(&'static str, fn(&mut Cluster<'_>) -> Result<()>);
 
 fn restricted(cluster: &mut Cluster<'_>) -> Result<()> {
     let enforce = |level| format!("pod-security.kubernetes.io/enforce={level}");

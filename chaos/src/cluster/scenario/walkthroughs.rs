@@ -24,16 +24,16 @@ pub(super) fn run(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()
     )?;
     cluster.apply(APPLICATION)?;
     cluster.kubectl(&["rollout", "status", "deployment/frontend", "--timeout=120s"])?;
-    let guides: [(&str, fn(&mut Cluster<'_>) -> Result<()>); 5] = [
-        ("strict-arp", strict_arp),
-        ("concepts", concepts),
-        ("secret", secret),
-        ("three-pools", three_pools),
-        ("config-map", config_map),
+    let guides = [
+        Guide("strict-arp", strict_arp),
+        Guide("concepts", concepts),
+        Guide("secret", secret),
+        Guide("three-pools", three_pools),
+        Guide("config-map", config_map),
     ];
     let all = guides.len();
     let mut followed = 0.0;
-    for (name, guide) in guides {
+    for Guide(name, guide) in guides {
         step(&format!("walk-through {name}"));
         let begun = now();
         guide(cluster).with_context(|| format!("walk-through {name}"))?;
@@ -44,6 +44,9 @@ pub(super) fn run(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()
     figures.target("guides followed to their end".to_owned(), followed, Bound::AtLeast, super::count(all));
     Ok(())
 }
+
+/// A guide by the name of its folder, and its steps.
+struct Guide(&'static str, fn(&mut Cluster<'_>) -> Result<()>);
 
 /// Strict ARP, the manifest, a pool, then pool and advertisement in one file.
 fn strict_arp(cluster: &mut Cluster<'_>) -> Result<()> {
