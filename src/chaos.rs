@@ -32,8 +32,15 @@ enum Command {
     List,
     /// Checks that the lab itself measures what it says
     Selftest,
-    /// Builds the programs of others that scenarios start and that have not been built: etcd, kube-apiserver, kubectl
-    Programs,
+    /// Builds the programs of others that scenarios start and that have not been built: etcd, kube-apiserver, kubectl, helm
+    Programs {
+        /// Those of a cluster with nodes too: kubelet, kube-proxy, kube-controller-manager, kube-scheduler
+        #[arg(long)]
+        nodes: bool,
+    },
+    /// Does nothing, for ever: what holds the namespaces of a pod in the cluster lab
+    #[command(hide = true)]
+    Pause,
     /// Sends every datagram back: what serves behind a service IP in the lab
     #[command(hide = true)]
     Echo {
@@ -154,7 +161,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Simulate(args) => simulate(&args),
         Command::List => list(),
         Command::Selftest => selftest(),
-        Command::Programs => programs(),
+        Command::Programs { nodes: false } => programs(&Program::API),
+        Command::Programs { nodes: true } => programs(&[Program::API.as_slice(), &Program::NODES].concat()),
+        Command::Pause => loop {
+            std::thread::park();
+        },
         Command::Echo { addresses } => match lab::echo::serve(&addresses)? {},
         Command::StandIn { owner, ips } => {
             lab::stand_in::serve(owner, &ips)?;
@@ -272,12 +283,12 @@ fn selftest() -> Result<ExitCode> {
 }
 
 #[expect(clippy::print_stderr, reason = "progress of long work")]
-fn programs() -> Result<ExitCode> {
-    tools::build_missing(|missing| {
+fn programs(wanted: &[Program]) -> Result<ExitCode> {
+    tools::build_missing(wanted, |missing| {
         let names: Vec<&str> = missing.iter().map(|program| program.name()).collect();
         eprintln!("building {}; this takes some minutes", names.join(" and "));
     })?;
-    for program in Program::ALL {
+    for program in wanted {
         writeln!(std::io::stdout().lock(), "{}", program.path()?.display())?;
     }
     Ok(ExitCode::SUCCESS)

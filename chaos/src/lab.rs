@@ -66,6 +66,7 @@ pub use netns::NamespaceError;
 pub use outage::{Disturbance, Outage, Record, Sample};
 pub use plan::{Host, STRANGER};
 pub use probe::{Probe, ProbeError};
+pub(crate) use process::Finished;
 pub use process::{Exit, Role, UnexpectedExit};
 pub use selftest::{Check, Report, SelfTestError, selftest};
 pub use stranger::Stranger;
@@ -170,6 +171,36 @@ impl<'init> Lab<'init> {
     pub fn spawn(&mut self, node: &NodeName, role: Role, command: Command) -> Result<Pid, LabError> {
         let namespace = &self.nodes.get(node).ok_or_else(|| LabError::no_such_node(node))?.namespace;
         self.processes.spawn(namespace, node, role, command)
+    }
+
+    /// Runs a program on a node to its end.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such node, the program cannot be started, or does not end in time.
+    pub(crate) fn run_on(
+        &mut self,
+        node: &NodeName,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Finished, LabError> {
+        let namespace = &self.nodes.get(node).ok_or_else(|| LabError::no_such_node(node))?.namespace;
+        self.processes.finish(namespace, node, command, timeout)
+    }
+
+    /// Runs a program at the client to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or does not end in time.
+    pub(crate) fn run_at_client(&mut self, command: Command, timeout: Duration) -> Result<Finished, LabError> {
+        let client = NodeName::new("client").expect("letters are a name");
+        self.processes.finish(&self.client, &client, command, timeout)
+    }
+
+    /// Where the logs of the processes lie.
+    pub(crate) fn logs(&self) -> &Path {
+        self.processes.logs()
     }
 
     /// The processes that ended without a fault that asked them to, each told once.

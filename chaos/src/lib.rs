@@ -2,6 +2,7 @@
 //!
 //! Nothing here runs in a cluster; the container image is built without this crate.
 
+pub mod cluster;
 pub mod demo;
 pub mod fleet;
 mod judge;

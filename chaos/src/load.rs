@@ -20,6 +20,7 @@ use anyhow::Result;
 use clap::Subcommand as _;
 
 use self::figures::Figures;
+use crate::cluster;
 use crate::kube::measure::{self, Measurement};
 use crate::lab::{Entered, enter};
 
@@ -40,6 +41,9 @@ pub enum Load {
     /// What a controller stands
     #[command(flatten)]
     Controller(Measurement),
+    /// What happens to a whole cluster
+    #[command(flatten)]
+    Cluster(cluster::Scenario),
 }
 
 /// The loads by name, each with what it measures.
@@ -77,6 +81,7 @@ pub fn run(load: &Load) -> Result<ExitCode> {
         Load::Flood(args) => (args.output, flood::run(&mut init, args)?),
         Load::Announce10k(args) => (args.output, announce::run(&mut init, args)?),
         Load::Forward(args) => (args.output, forward::run(&mut init, args)?),
+        Load::Cluster(scenario) => cluster::run(&mut init, scenario)?,
         Load::Controller(_) => unreachable!("was run without a lab"),
     };
     output.print(&figures)

@@ -23,11 +23,32 @@ pub enum Program {
     Kubectl,
     /// What renders the chart.
     Helm,
+    /// What runs pods on a node.
+    Kubelet,
+    /// What brings packets for a Service to its pods.
+    KubeProxy,
+    /// What turns Deployments into pods.
+    KubeControllerManager,
+    /// What gives pods to nodes.
+    KubeScheduler,
+    /// MetalLB's controller, for the way from it and back.
+    MetallbController,
+    /// MetalLB's speaker.
+    MetallbSpeaker,
 }
 
 impl Program {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm];
+    /// What tests and loads need that only talk to the API.
+    pub const API: [Self; 4] = [Self::Etcd, Self::KubeApiserver, Self::Kubectl, Self::Helm];
+    /// What a cluster with nodes needs besides, and a MetalLB for it.
+    pub const NODES: [Self; 6] = [
+        Self::Kubelet,
+        Self::KubeProxy,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::MetallbController,
+        Self::MetallbSpeaker,
+    ];
 
     /// Where it is.
     ///
@@ -46,6 +67,12 @@ impl Program {
             Self::KubeApiserver => "kube-apiserver",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::MetallbController => "controller",
+            Self::MetallbSpeaker => "speaker",
         }
     }
 
@@ -54,10 +81,21 @@ impl Program {
         match self {
             // The last part of the package's path is its major version.
             Self::Etcd => "server",
-            Self::KubeApiserver => "kube-apiserver",
-            Self::Kubectl => "kubectl",
-            Self::Helm => "helm",
+            Self::KubeApiserver
+            | Self::Kubectl
+            | Self::Helm
+            | Self::Kubelet
+            | Self::KubeProxy
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::MetallbController
+            | Self::MetallbSpeaker => self.name(),
         }
+    }
+
+    /// What `cargo xtask setup` calls the set that it belongs to.
+    fn setup(self) -> &'static str {
+        if Self::NODES.contains(&self) { "nodes" } else { "kubernetes" }
     }
 
     fn module(self) -> &'static Module {
@@ -65,6 +103,8 @@ impl Program {
             Self::Etcd => &ETCD,
             Self::KubeApiserver | Self::Kubectl => &KUBERNETES,
             Self::Helm => &HELM,
+            Self::Kubelet | Self::KubeProxy | Self::KubeControllerManager | Self::KubeScheduler => &NODES,
+            Self::MetallbController | Self::MetallbSpeaker => &METALLB,
         }
     }
 
@@ -75,6 +115,12 @@ impl Program {
             Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Self::Helm => "helm.sh/helm/v3/cmd/helm",
+            Self::Kubelet => "k8s.io/kubernetes/cmd/kubelet",
+            Self::KubeProxy => "k8s.io/kubernetes/cmd/kube-proxy",
+            Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
+            Self::KubeScheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
+            Self::MetallbController => "go.universe.tf/metallb/controller",
+            Self::MetallbSpeaker => "go.universe.tf/metallb/speaker",
         }
     }
 }
@@ -85,16 +131,16 @@ impl fmt::Display for Program {
     }
 }
 
-/// Builds what is missing; `progress` hears of the programs of a module before their build begins.
+/// Builds those of `wanted` that are missing; `progress` hears of the programs of a module before their build begins.
 ///
 /// # Errors
 ///
 /// When there is no Go, the proxy cannot be reached, or the cache cannot be written.
-pub fn build_missing(mut progress: impl FnMut(&[Program])) -> Result<(), ToolError> {
-    for module in [&ETCD, &KUBERNETES, &HELM] {
+pub fn build_missing(wanted: &[Program], mut progress: impl FnMut(&[Program])) -> Result<(), ToolError> {
+    for module in [&ETCD, &KUBERNETES, &HELM, &NODES, &METALLB] {
         let directory = module.directory()?;
         let absent = |program: &Program| !directory.join(program.name()).is_file();
-        let of_module = Program::ALL.into_iter().filter(|program| program.module().name == module.name);
+        let of_module = wanted.iter().copied().filter(|program| program.module().name == module.name);
         let missing: Vec<Program> = of_module.filter(absent).collect();
         if !missing.is_empty() {
             progress(&missing);
@@ -104,11 +150,28 @@ pub fn build_missing(mut progress: impl FnMut(&[Program])) -> Result<(), ToolErr
     Ok(())
 }
 
+/// A file of MetalLB's module, such as the manifest that its users apply.
+///
+/// # Errors
+///
+/// When its programs have not been built: the module has come with them.
+pub fn file_of_metallb(path: &str) -> Result<PathBuf, ToolError> {
+    let sources = METALLB.directory()?.join("module");
+    let list = Command::new("go")
+        .args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", METALLB.project])
+        .current_dir(&sources)
+        .output();
+    let found = list.ok().filter(|output| output.status.success());
+    let directory = found.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let file = directory.map(|directory| directory.join(path)).filter(|file| file.is_file());
+    file.ok_or(ToolError::Missing { program: Program::MetallbSpeaker })
+}
+
 /// Why a program is not there.
 #[derive(Debug, Error)]
 pub enum ToolError {
     /// It was never built.
-    #[error("{program} is not built; `cargo xtask setup kubernetes` builds it (needs Go, takes some minutes once)")]
+    #[error("{program} is not built; `cargo xtask setup {}` builds it (needs Go, takes some minutes once)", .program.setup())]
     Missing {
         /// The program.
         program: Program,
@@ -229,11 +292,19 @@ const KUBERNETES: Module = Module {
     go_mod: include_str!("../../tools/kubernetes/go.mod"),
     go_sum: include_str!("../../tools/kubernetes/go.sum"),
 };
+/// Apart from the API server, so that who needs that alone builds that alone.
+const NODES: Module = Module { name: "nodes", ..KUBERNETES };
 const HELM: Module = Module {
     name: "helm",
     project: "helm.sh/helm/v3",
     go_mod: include_str!("../../tools/helm/go.mod"),
     go_sum: include_str!("../../tools/helm/go.sum"),
+};
+const METALLB: Module = Module {
+    name: "metallb",
+    project: "go.universe.tf/metallb",
+    go_mod: include_str!("../../tools/metallb/go.mod"),
+    go_sum: include_str!("../../tools/metallb/go.sum"),
 };
 
 #[cfg(test)]
@@ -242,14 +313,14 @@ mod tests {
 
     #[test]
     fn programs_are_kept_by_the_version_of_their_project() {
-        for (module, version) in [(&ETCD, "v3.6."), (&KUBERNETES, "v1.34."), (&HELM, "v3.19.")] {
+        for (module, version) in [(&ETCD, "v3.6."), (&KUBERNETES, "v1.34."), (&HELM, "v3.19."), (&METALLB, "v0.16.")] {
             assert!(module.version().starts_with(version), "{} {}", module.name, module.version());
         }
     }
 
     #[test]
     fn every_program_is_a_tool_of_its_module() {
-        for program in Program::ALL {
+        for program in Program::API.into_iter().chain(Program::NODES) {
             let tools = program.module().go_mod;
             assert!(tools.contains(program.package()), "{program}");
         }

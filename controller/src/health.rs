@@ -44,6 +44,11 @@ pub(crate) enum Doing {
         /// The pod.
         by: String,
     },
+    /// It does not take over from a MetalLB.
+    Refusing {
+        /// Why.
+        why: String,
+    },
     /// It serves the webhook alone.
     Checking,
     /// It has the lease and reads what there is.
@@ -68,7 +73,8 @@ impl Health {
     /// Notes what the controller does. Says whether that is new.
     pub(crate) fn set(&mut self, doing: Doing) -> bool {
         self.ready |= match doing {
-            Doing::Starting | Doing::Reading => false,
+            // As long as it is not ready, the roll-out ends no pod of MetalLB.
+            Doing::Starting | Doing::Reading | Doing::Refusing { .. } => false,
             // A controller that waits for another one to end is ready: that one is not ended before.
             Doing::StandingBy { .. } | Doing::HeldBack { .. } | Doing::Checking | Doing::Serving => true,
         };
@@ -86,6 +92,7 @@ impl fmt::Display for Health {
             Doing::HeldBack { by } => {
                 writeln!(f, "ok: writing nothing while a controller of MetalLB runs in {by}; remove its Deployment")?;
             }
+            Doing::Refusing { why } => writeln!(f, "not ready: {why}")?,
             Doing::Reading => writeln!(f, "reading: not all Services and IPAddressPools are known yet")?,
             Doing::Checking => writeln!(f, "ok: serving the webhook alone")?,
             Doing::Serving => writeln!(f, "ok")?,

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use garpike_controller_api::{Scope, Severity as Level};
+use garpike_controller_api::{Problem, Scope, Severity as Level};
 use garpike_kubernetes::http::{self, Answer};
 use garpike_kubernetes::{
-    Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, connect, recorder, serve_metrics,
+    Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, bgp_in_use, connect, recorder,
+    serve_metrics,
 };
 use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
@@ -159,13 +160,14 @@ impl Controller {
         };
         let mut office_task = JoinSet::new();
         let pod = Some(args.pod_name.clone()).filter(|pod| !pod.is_empty());
-        office_task.spawn(work(office, pod, args.webhook_mode));
+        let bgp = if args.ignore_bgp { Bgp::Ignored } else { Bgp::Respected };
+        office_task.spawn(work(office, pod, args.webhook_mode, bgp));
         Ok(Self { tasks, work: office_task })
     }
 }
 
 /// Works one term after the other. Only who is in office says what is wrong: the others would say something else.
-async fn work(office: Office, pod: Option<String>, mode: WebhookMode) -> End {
+async fn work(office: Office, pod: Option<String>, mode: WebhookMode, bgp: Bgp) -> End {
     let stop = office.stop.clone();
     match mode {
         WebhookMode::Enabled | WebhookMode::Disabled => {}
@@ -173,6 +175,14 @@ async fn work(office: Office, pod: Option<String>, mode: WebhookMode) -> End {
             office.health.send_if_modified(|health| health.set(Doing::Checking));
             stop.cancelled().await;
             return End::Stopped;
+        }
+    }
+    if bgp == Bgp::Respected {
+        // Before the lease: a replica that stands by is ready, and the roll-out would go on.
+        tokio::select! {
+            () = stop.cancelled() => return End::Stopped,
+            () = wait_for_bgp_to_end(&office) => {}
+            never = configuration_state(&office, pod.clone()) => match never {},
         }
     }
     loop {
@@ -217,6 +227,40 @@ async fn wait_for_the_lease(office: &Office) -> Instant {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// `--ignore-bgp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bgp {
+    Respected,
+    Ignored,
+}
+
+/// What a MetalLB announces by BGP would be silent without it. Unready meanwhile, so that the roll-out ends no pod of it.
+async fn wait_for_bgp_to_end(office: &Office) {
+    let mut told = None;
+    loop {
+        match bgp_in_use(&office.client, &office.scope.namespace).await {
+            Ok(None) => break,
+            Ok(Some(bgp)) => {
+                if told.as_ref() != Some(&bgp) {
+                    let message = bgp.to_string();
+                    warn!("{message}");
+                    office.recorder.tell(bgp.object.clone(), Severity::Warning, "BgpInUse", message.clone());
+                    office.health.send_if_modified(|health| health.set(Doing::Refusing { why: message.clone() }));
+                    office.problems.send_replace(Some(vec![Problem::error(message)]));
+                    told = Some(bgp);
+                }
+            }
+            Err(error) if told.is_none() => {
+                warn!(error, "cannot see whether a MetalLB announces by BGP: going on");
+                break;
+            }
+            Err(_) => {}
+        }
+        sleep(LOOK_EACH).await;
+    }
+    office.problems.send_replace(None);
 }
 
 /// MetalLB's controller knows of no lease.

@@ -6,6 +6,7 @@
 //! that is away is asked again, ever more slowly, and reported once.
 
 mod accept;
+mod bgp;
 mod client;
 mod configuration_state;
 mod events;
@@ -17,6 +18,7 @@ mod lenient;
 mod serving;
 mod tls;
 
+pub use bgp::{BgpInUse, bgp_in_use};
 pub use client::{ConnectError, connect};
 pub use configuration_state::{Component, ConfigurationReporter};
 pub use events::{Recorder, Regarding, Severity, recorder};

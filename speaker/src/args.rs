@@ -115,6 +115,11 @@ pub struct Args {
     #[arg(long, env = "GARPIKE_TLS_CURVE_PREFERENCES", value_name = "NUMBERS", value_delimiter = ',')]
     pub tls_curve_preferences: Vec<u16>,
 
+    /// Take over from a MetalLB that announces by BGP, though nothing is announced by BGP afterwards
+    #[arg(long, env = "GARPIKE_IGNORE_BGP", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = false, default_missing_value = "true")]
+    pub ignore_bgp: bool,
+
     /// Port of /healthz, /readyz and /state.json on 127.0.0.1
     #[arg(long, env = "GARPIKE_HEALTH_PROBE_PORT", value_name = "PORT", default_value = "17472")]
     pub health_probe_port: u16,

@@ -24,6 +24,7 @@ mod rights;
 mod run;
 pub mod source;
 pub mod state;
+mod take_over;
 mod timing;
 mod window;
 

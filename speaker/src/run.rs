@@ -43,6 +43,7 @@ use crate::metrics;
 use crate::peers::Peers;
 use crate::pipeline::{Pipeline, View};
 use crate::source::{Origin, Snapshot};
+use crate::take_over;
 use tasks::{Ended, unexpected_end};
 use wanted::Wanted;
 
@@ -53,7 +54,15 @@ use wanted::Wanted;
 /// When something that it needs is missing at the start (key, port, right), or a task ends unexpectedly. The message
 /// names what, and the mend.
 pub async fn run(args: &Args) -> Result<()> {
+    // Before any thread is started, which would have it in force.
+    if let Err(error) = announcer_io::lower_net_raw() {
+        warn!(%error, "CAP_NET_RAW stays in force all the time: the kernel does not let it be lowered");
+    }
     let mut signals = Signals::new()?;
+    tokio::select! {
+        free = take_over::wait_for_bgp_to_end(args) => free?,
+        () = signals.next() => return Ok(()),
+    }
     let mut speaker = Speaker::start(args).await?;
     tokio::select! {
         ended = speaker.serve() => return ended,

@@ -26,6 +26,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check("an_api_server_that_is_away_at_the_start_is_waited_for", away_at_the_start),
     Check("a_definition_that_is_missing_at_the_start_is_reported_and_waited_for", no_definition),
     Check("a_right_that_is_missing_for_one_kind_is_reported_and_the_others_go_on", no_right),
+    Check("nothing_is_taken_over_from_a_metallb_that_announces_by_bgp", bgp_in_use),
     Check("objects_that_are_deleted_under_the_controller_leave_nothing_behind", deleted_under_us),
 ];
 
@@ -39,6 +40,36 @@ fn bad_pool(ground: &Ground<'_>) {
         is_reported(site, &["bad", "192.168.9.300"]).await;
         site.remove_pool("bad").await;
         is_well(site).await;
+    });
+}
+
+fn bgp_in_use(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        site.pool("pool", &[site.range(1, 9)]).await;
+        let peer = json!({"spec": {"myASN": 64512, "peerASN": 64512, "peerAddress": "192.0.2.1"}});
+        site.object("metallb.io/v1beta2", "BGPPeer", "upstream", peer).await;
+        let metallb = json!({
+            "metadata": {"labels": {"app": "metallb", "component": "speaker"}},
+            "spec": {"containers": [{"name": "speaker", "image": "quay.io/metallb/speaker:v0.16.1"}]},
+        });
+        site.object("v1", "Pod", "speaker-of-metallb", metallb).await;
+        site.service("web", json!({})).await;
+
+        let refuses = site.controller().await;
+
+        is_reported(site, &["BGPPeer", "upstream", "--ignore-bgp"]).await;
+        let told = within_reason(async || {
+            let events = site.events("upstream").await;
+            events.into_iter().find(|event| event.reason.as_deref() == Some("BgpInUse"))
+        });
+        assert!(told.await.is_some_and(|event| event.message.is_some_and(|text| text.contains("--ignore-bgp"))));
+        assert!(refuses.last_words().contains("BGPPeer"), "{}", refuses.last_words());
+        assert_eq!((site.ips("web").await.len(), site.status_writes("web")), (0, 0));
+        refuses.kill();
+
+        let _told_to = site.installation.start("controller-1", &["--ignore-bgp"]).await.unwrap();
+
+        site.gets("web", 1).await;
     });
 }
 

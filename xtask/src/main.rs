@@ -5,6 +5,7 @@
 
 mod image;
 mod manifests;
+mod values;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -51,6 +52,9 @@ enum Setup {
     Lab,
     /// etcd, kube-apiserver, kubectl and helm, built from the Go module proxy into the user's cache; needs Go
     Kubernetes,
+    /// What `garpike chaos run ... --source cluster` starts: these, kubelet, kube-proxy, kube-controller-manager and
+    /// kube-scheduler built likewise; containerd, runc and what they call from Debian; needs Go and root
+    Nodes,
 }
 
 fn main() -> ExitCode {
@@ -74,7 +78,8 @@ fn run(xtask: &Xtask) -> Result<()> {
         Xtask::Image(args) => image::run(args),
         Xtask::Setup(Setup::Deny) => setup_deny(),
         Xtask::Setup(Setup::Lab) => setup_lab(),
-        Xtask::Setup(Setup::Kubernetes) => setup_kubernetes(),
+        Xtask::Setup(Setup::Kubernetes) => setup_kubernetes(&[]),
+        Xtask::Setup(Setup::Nodes) => setup_nodes(),
     }
 }
 
@@ -204,23 +209,34 @@ fn setup_deny() -> Result<()> {
 }
 
 /// The binary that the tests start knows which programs of others it needs.
-fn setup_kubernetes() -> Result<()> {
+fn setup_kubernetes(more: &[&str]) -> Result<()> {
     cargo(&["test", "--workspace", "--profile", PROFILE, "--no-run"])?;
-    succeed(Command::new(target_dir().join(PROFILE).join("garpike")).args(["chaos", "programs"]))
+    succeed(Command::new(target_dir().join(PROFILE).join("garpike")).args(["chaos", "programs"]).args(more))
 }
 
 fn setup_lab() -> Result<()> {
-    let found = |program: &&str| succeeds(Command::new(program).arg("--version"));
-    if LAB_PROGRAMS.iter().all(found) {
-        eprintln!("xtask: {} are there", LAB_PROGRAMS.join(", "));
+    debian(&LAB_PROGRAMS, &DEBIAN_PACKAGES)
+}
+
+fn setup_nodes() -> Result<()> {
+    debian(&NODE_PROGRAMS, &NODE_PACKAGES)?;
+    setup_kubernetes(&["--nodes"])
+}
+
+/// Installs packages unless all programs are there.
+fn debian(programs: &[&str], packages: &[&str]) -> Result<()> {
+    let found = |program: &&str| succeeds(Command::new("which").arg(program));
+    if programs.iter().all(found) {
+        eprintln!("xtask: {} are there", programs.join(", "));
         return Ok(());
     }
     succeed(Command::new("apt-get").arg("update"))?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
-    // The runlevel keeps the package from starting a Prometheus: only promtool is wanted.
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+    // The runlevel keeps the packages from starting services: only the programs are wanted.
     install.envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")]);
-    succeed(&mut install).context("on other systems install nft, tshark and promtool by their own means")
+    succeed(&mut install)
+        .with_context(|| format!("on other systems install {} by their own means", programs.join(", ")))
 }
 
 fn host() -> Result<String> {
@@ -282,4 +298,8 @@ const PROFILE: &str = "ci";
 /// What the tests call of them.
 const LAB_PROGRAMS: [&str; 3] = ["nft", "tshark", "promtool"];
 const DEBIAN_PACKAGES: [&str; 3] = ["nftables", "tshark", "prometheus"];
+/// What the nodes of the cluster lab call of them.
+const NODE_PROGRAMS: [&str; 6] = ["containerd", "runc", "nft", "conntrack", "ip", "unshare"];
+const NODE_PACKAGES: [&str; 7] =
+    ["containerd", "runc", "containernetworking-plugins", "nftables", "conntrack", "iproute2", "util-linux"];
 const DENY_VERSION: &str = "0.20.2";

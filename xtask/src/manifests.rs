@@ -8,7 +8,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use crate::root;
+use crate::{root, values};
 
 /// Writes the files.
 #[expect(clippy::print_stderr, reason = "it is a command line program")]
@@ -28,6 +28,7 @@ fn written() -> Result<Vec<(String, String)>> {
         (format!("{CHART}/rules.yaml"), read("deploy/prometheus/rules.yaml")?),
         (format!("{CHART}/rbac.yaml"), read("deploy/manifests/rbac.yaml")?),
         (format!("{CHART}/dead-node-hint.yaml"), read("deploy/overlays/dead-node-hint/rbac.yaml")?),
+        ("docs/helm-values.md".to_owned(), values::reference(&read("deploy/helm/garpike/values.yaml")?)),
     ];
     for path in crds()? {
         let name = path.rsplit('/').next().unwrap_or_default();

@@ -45,10 +45,31 @@ impl Lab<'_> {
     ///
     /// As all faults, and when a process does not end.
     pub fn reboot(&mut self, node: &NodeName) -> Result<Instant, LabError> {
+        let begun = self.power_off(node)?;
+        self.power_on(node)?;
+        Ok(begun)
+    }
+
+    /// Lets a host fall silent at once and ends its processes.
+    ///
+    /// # Errors
+    ///
+    /// As all faults, and when a process does not end.
+    pub fn power_off(&mut self, node: &NodeName) -> Result<Instant, LabError> {
         let begun = now();
         self.attach(node, Attached::Nowhere)?;
         self.processes.signal(node, Which::All, Signal::SIGKILL)?;
         self.processes.wait(node, Which::All, ENDS_WITHIN)?;
+        Ok(begun)
+    }
+
+    /// Plugs a host in again that was powered off; the caller starts its processes.
+    ///
+    /// # Errors
+    ///
+    /// As all faults.
+    pub fn power_on(&mut self, node: &NodeName) -> Result<Instant, LabError> {
+        let begun = now();
         self.node(node)?.namespace.forget()?;
         self.link_up(node)?;
         self.attach(node, Attached::Main)?;

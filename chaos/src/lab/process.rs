@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -74,6 +75,17 @@ impl fmt::Display for UnexpectedExit {
     }
 }
 
+/// A command that has come to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    /// How it ended.
+    pub(crate) how: Exit,
+    /// What it printed.
+    pub(crate) output: Vec<u8>,
+    /// What it complained of.
+    pub(crate) errors: Vec<u8>,
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -118,8 +130,6 @@ impl Processes {
         role: Role,
         mut command: Command,
     ) -> Result<Pid, LabError> {
-        use std::os::unix::process::CommandExt;
-
         self.started += 1;
         let path = self.logs.join(format!("{node}-{role}-{}.log", self.started));
         let log = |source| LabError::Log { path: path.clone(), source };
@@ -138,6 +148,52 @@ impl Processes {
         let pid = Pid::from_raw(i32::try_from(id).expect("a pid is positive and fits pid_t"));
         self.running.insert(pid, Process { node: node.clone(), role, log: path, ends: Ends::ByItself });
         Ok(pid)
+    }
+
+    /// Runs `command` in a namespace and waits for its end: how it ended, and what it printed on either channel.
+    pub(super) fn finish(
+        &mut self,
+        namespace: &Namespace,
+        node: &NodeName,
+        mut command: Command,
+        timeout: Duration,
+    ) -> Result<Finished, LabError> {
+        self.started += 1;
+        let paths = ["out", "err"].map(|kind| self.logs.join(format!("run-{}.{kind}", self.started)));
+        let [output, errors] = paths
+            .each_ref()
+            .map(|path| File::create_new(path).map_err(|source| LabError::Log { path: path.clone(), source }));
+        command.stdin(Stdio::null()).stdout(output?).stderr(errors?).env_remove(INSIDE).process_group(0);
+        let program = command.get_program().to_owned();
+        let spawned = {
+            let _reaper_waits = self.reaper.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            namespace.run(move |_| command.spawn().map(|child| child.id()))?
+        };
+        let _ = self.reaper.spawned.try_send(());
+        let failed = |source| LabError::Spawn { node: node.clone(), role: Role::Other, program, source };
+        let pid = Pid::from_raw(i32::try_from(spawned.map_err(failed)?).expect("a pid is positive and fits pid_t"));
+        let how = self.end_of(pid, node, timeout);
+        let [output, errors] = paths.map(|path| {
+            let text = fs::read(&path).map_err(|source| LabError::Log { path: path.clone(), source });
+            let _ = fs::remove_file(&path);
+            text
+        });
+        Ok(Finished { how: how?, output: output?, errors: errors? })
+    }
+
+    fn end_of(&mut self, pid: Pid, node: &NodeName, timeout: Duration) -> Result<Exit, LabError> {
+        let deadline = super::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(super::now());
+            match self.reaper.ended.recv_timeout(left) {
+                Ok(ended) if ended.pid == pid => return Ok(ended.how),
+                Ok(ended) => self.note(&ended),
+                Err(_) => {
+                    let _ = killpg(pid, Signal::SIGKILL);
+                    return Err(LabError::StillRunning { node: node.clone(), timeout });
+                }
+            }
+        }
     }
 
     /// Sends `signal` to the processes of `node` that `which` selects; returns how many there are.

@@ -39,10 +39,6 @@ impl Speaker {
     ///
     /// When something is missing; names what, and the mend.
     pub(super) async fn start(args: &Args) -> Result<Self> {
-        // Before any thread is started, which would have it in force.
-        if let Err(error) = announcer_io::lower_net_raw() {
-            warn!(%error, "CAP_NET_RAW stays in force all the time: the kernel does not let it be lowered");
-        }
         let prometheus = prometheus()?;
         let (sealing, keys) = keys::sealing(args)?;
         let stop = CancellationToken::new();
