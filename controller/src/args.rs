@@ -97,6 +97,7 @@ pub struct Args {
     /// The --cluster-name of the speakers
     #[arg(long, env = "GARPIKE_CLUSTER_NAME", value_name = "NAME", default_value = "garpike")]
     pub cluster_name: String,
+
     /// Take over from a MetalLB that announces by BGP, though nothing is announced by BGP afterwards
     #[arg(long, env = "GARPIKE_IGNORE_BGP", num_args = 0..=1, require_equals = true)]
     #[arg(default_value_t = false, default_missing_value = "true")]
