@@ -56,11 +56,12 @@ pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
                 Owners::First,
             )?;
             rig.wait_until_whole()?;
-            moves.push(one(&mut rig)?);
+            let moved = one(&mut rig);
             if let Some(path) = &args.metrics_to {
                 let heir = rig.lab.nodes().nth(1).context("the lab has no second node")?;
                 fs::write(path, rig.metrics(heir)?).with_context(|| path.display().to_string())?;
             }
+            moves.push(moved?);
         }
         let of = |figure: fn(&Move) -> Duration| median(moves.iter().map(|one| figure(one).as_secs_f64() * 1000.0));
         let worst = |figure: fn(&Move) -> Duration| {
