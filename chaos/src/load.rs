@@ -8,6 +8,7 @@
 pub mod announce;
 pub mod arp_latency;
 pub mod arp_rate;
+pub mod cluster;
 pub(crate) mod figures;
 pub mod flood;
 pub mod forward;
@@ -22,6 +23,7 @@ use clap::Subcommand as _;
 use self::figures::Figures;
 use crate::kube::measure::{self, Measurement};
 use crate::lab::{Entered, enter};
+use crate::tools::Program;
 
 /// What is measured.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -37,6 +39,9 @@ pub enum Load {
     Announce10k(announce::Args),
     /// What forwarded packets pay for a speaker's sockets
     Forward(forward::Args),
+    /// What a speaker stands on the Kubernetes API
+    #[command(flatten)]
+    Cluster(cluster::Measurement),
     /// What a controller stands
     #[command(flatten)]
     Controller(Measurement),
@@ -67,6 +72,11 @@ pub fn run(load: &Load) -> Result<ExitCode> {
     if let Load::Controller(measurement) = load {
         return measure::run(measurement);
     }
+    if let Load::Cluster(_) = load {
+        for program in [Program::Etcd, Program::KubeApiserver] {
+            program.path()?;
+        }
+    }
     let mut init = match enter()? {
         Entered::Outside { status } => return Ok(ExitCode::from(status)),
         Entered::Inside(init) => init,
@@ -77,6 +87,7 @@ pub fn run(load: &Load) -> Result<ExitCode> {
         Load::Flood(args) => (args.output, flood::run(&mut init, args)?),
         Load::Announce10k(args) => (args.output, announce::run(&mut init, args)?),
         Load::Forward(args) => (args.output, forward::run(&mut init, args)?),
+        Load::Cluster(measurement) => cluster::run(&mut init, measurement)?,
         Load::Controller(_) => unreachable!("was run without a lab"),
     };
     output.print(&figures)

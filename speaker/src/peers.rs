@@ -1,17 +1,22 @@
 //! Who else runs a speaker, by the pods of the cluster.
 //!
 //! As MetalLB does, pods are listed and not watched: its roles allow no more. A list that cannot be had changes nothing:
-//! the peers of the last one stay.
+//! the peers of the last one stay. Those of an earlier run are read from `--state-dir` when the API server does not answer at
+//! the start: a speaker that knew nobody would take itself for the only one.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
+use std::{fs, io};
 
 use garpike_election::NodeName;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -42,6 +47,8 @@ pub(crate) struct Question {
     pub(crate) node: NodeName,
     /// `--pod-name`.
     pub(crate) pod: Option<String>,
+    /// `--state-dir`.
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// Keeps `peers` up to date until `stop`.
@@ -54,12 +61,39 @@ pub(crate) async fn follow(
     let pods: Api<Pod> = Api::namespaced(client, &question.namespace);
     // From the API server's memory, which is new enough and costs etcd nothing.
     let list = ListParams { resource_version: Some("0".to_owned()), ..ListParams::default().labels(&question.labels) };
+    let file = question.state_dir.as_deref().map(|dir| dir.join(FILE));
+    let mut remembered = file.as_deref().and_then(recall);
     let mut told = false;
     loop {
-        let pause = match pods.list(&list).await {
+        let mut asked = pin!(pods.list(&list));
+        let first = match remembered.take() {
+            None => None,
+            Some(others) => {
+                let first = timeout(REMEMBER_AFTER, &mut asked).await.ok();
+                if !matches!(first, Some(Ok(_))) {
+                    warn!(
+                        others = others.len(),
+                        "the Kubernetes API does not answer: meeting the speakers known before"
+                    );
+                    peers.send_replace(Some(Peers { own: None, others }));
+                }
+                first
+            }
+        };
+        let answer = match first {
+            Some(answer) => answer,
+            None => asked.await,
+        };
+        let pause = match answer {
             Ok(found) => {
                 told = false;
                 let next = Peers::of(&found.items, &question);
+                if let Some(file) = &file
+                    && peers.borrow().as_ref() != Some(&next)
+                    && let Err(error) = remember(file, &next.others)
+                {
+                    warn!(%error, "the speakers of the cluster cannot be kept for the next start");
+                }
                 peers.send_if_modified(|current| {
                     let changed = current.as_ref() != Some(&next);
                     if changed {
@@ -116,6 +150,23 @@ impl Peers {
     }
 }
 
+/// Keeps the peers for the next start, an address a line.
+fn remember(file: &Path, others: &BTreeSet<IpAddr>) -> io::Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let temporary = file.with_extension("new");
+    fs::write(&temporary, others.iter().map(|ip| format!("{ip}\n")).collect::<String>())?;
+    fs::rename(&temporary, file)
+}
+
+/// The peers of an earlier run; `None`: there was none, or nobody else. Who is no member any more does not answer.
+fn recall(file: &Path) -> Option<BTreeSet<IpAddr>> {
+    let text = fs::read_to_string(file).ok()?;
+    let others: BTreeSet<IpAddr> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    (!others.is_empty()).then_some(others)
+}
+
 /// The addresses of a pod; speakers have those of their host.
 fn ips(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
@@ -129,6 +180,10 @@ fn ips(pod: &Pod) -> Vec<IpAddr> {
     ips
 }
 
+/// Below `--state-dir`.
+const FILE: &str = "peers";
+/// Chosen: an API server that is there answers within it, and a start is not held up for long.
+const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 /// Chosen: who is new announces itself to those it finds; this only finds who could not.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 /// Chosen: an API server that restarts is away for seconds.
@@ -159,6 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn the_peers_of_an_earlier_run_are_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("state").join(FILE);
+        assert_eq!(recall(&file), None);
+
+        let others = BTreeSet::from(["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
+        remember(&file, &others).unwrap();
+
+        assert_eq!(recall(&file), Some(others));
+        remember(&file, &BTreeSet::new()).unwrap();
+        assert_eq!(recall(&file), None);
+    }
+
+    #[test]
     fn a_pod_without_addresses_of_its_own_is_reached_at_its_host() {
         let mut other = pod("speaker-b", "n2", &[]);
         other.status.get_or_insert_default().host_ip = Some("10.0.0.2".to_owned());
@@ -174,6 +243,7 @@ mod tests {
             labels: "component=speaker".to_owned(),
             node: "n1".parse().unwrap(),
             pod: pod.map(str::to_owned),
+            state_dir: None,
         }
     }
 

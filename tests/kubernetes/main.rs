@@ -14,6 +14,7 @@
 mod adoption;
 mod allocation;
 mod bad_input;
+mod conditions;
 mod dual_stack;
 mod housekeeping;
 mod replicas;
@@ -46,6 +47,7 @@ const CHECKS: &[&[Check]] = &[
     adoption::CHECKS,
     replicas::CHECKS,
     bad_input::CHECKS,
+    conditions::CHECKS,
     housekeeping::CHECKS,
     webhook::CHECKS,
 ];

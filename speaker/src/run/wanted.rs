@@ -43,6 +43,7 @@ impl Wanted {
             labels,
             node: args.node_name.clone(),
             pod: some(&args.pod_name),
+            state_dir: args.state_dir.clone(),
         });
         if question.is_none() && args.join.is_empty() {
             warn!("neither --ml-labels nor --join is given: this speaker waits to be found by others");
