@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use garpike_controller_api::config::PoolName;
 use garpike_controller_api::{
-    Community, IPAddressPool, IPAddressPoolStatus, L2Advertisement, ObjectKey, Objects, Problem, Scope, Severity, Source,
-    Sourced, validate,
+    Community, IPAddressPool, IPAddressPoolStatus, L2Advertisement, ObjectKey, Objects, Problem, Scope, Severity,
+    Source, Sourced, validate,
 };
 use garpike_election::ServiceKey;
 use garpike_kubernetes::{Lenient, Trouble, Update};

@@ -111,9 +111,7 @@ impl Judge {
             Some(subject) => {
                 let (verdict, answer) = match Review::read(&body) {
                     Ok(review) => self.admit(subject, &review).await,
-                    Err(error) => {
-                        (FAILED, text(StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}\n")))
-                    }
+                    Err(error) => (FAILED, text(StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}\n"))),
                 };
                 (subject.as_str(), verdict, answer)
             }

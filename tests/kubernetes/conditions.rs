@@ -70,9 +70,7 @@ fn of_others(ground: &Ground<'_>) {
 
 /// Waits until the condition of a Service has this in its message.
 async fn says(site: &Site<'_>, name: &str, message: &str) -> Condition {
-    let found = within_reason(async || {
-        ours(site, name).await.filter(|condition| condition.message.contains(message))
-    });
+    let found = within_reason(async || ours(site, name).await.filter(|condition| condition.message.contains(message)));
     let found = found.await;
     found.unwrap_or_else(|| panic!("{name}: no condition says \"{message}\""))
 }

@@ -62,10 +62,8 @@ impl Conditions {
             let reason = if has_address { Reason::LoadBalancerFailed } else { Reason::AllocationFailed };
             Wanted { reason: reason.to_string(), message: why.chars().take(MAX_MESSAGE).collect() }
         });
-        let as_shown = shown.map(|Condition { reason, message, .. }| Wanted {
-            reason: reason.clone(),
-            message: message.clone(),
-        });
+        let as_shown =
+            shown.map(|Condition { reason, message, .. }| Wanted { reason: reason.clone(), message: message.clone() });
         if wanted == as_shown {
             return None;
         }

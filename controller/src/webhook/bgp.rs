@@ -74,14 +74,16 @@ pub(super) fn advertisement(object: &BGPAdvertisement, live: &Live) -> Vec<Probl
 fn contradiction(object: &BGPAdvertisement, other: &BGPAdvertisement, live: &Live) -> Option<Problem> {
     let (spec, theirs) = (&object.spec, &other.spec);
     if spec == theirs {
-        return Some(Problem::error(format!("BGPAdvertisement {} already exists, with the same spec", other.name_any())));
+        return Some(Problem::error(format!(
+            "BGPAdvertisement {} already exists, with the same spec",
+            other.name_any()
+        )));
     }
     let lengths = |spec: &BGPAdvertisementSpec| {
         (spec.aggregation_length.unwrap_or(32), spec.aggregation_length_v6.unwrap_or(128))
     };
-    let same_peer = spec.peers.is_empty()
-        || theirs.peers.is_empty()
-        || spec.peers.iter().any(|peer| theirs.peers.contains(peer));
+    let same_peer =
+        spec.peers.is_empty() || theirs.peers.is_empty() || spec.peers.iter().any(|peer| theirs.peers.contains(peer));
     let same_pool = live.pools.iter().any(|pool| selects(object, pool) && selects(other, pool));
     let differ = spec.local_pref.unwrap_or(0) != theirs.local_pref.unwrap_or(0);
     if !differ || lengths(spec) != lengths(theirs) || !same_peer || !same_pool || !share_a_node(spec, theirs, live) {
@@ -102,7 +104,8 @@ fn share_a_node(one: &BGPAdvertisementSpec, other: &BGPAdvertisementSpec, live: 
         return true;
     }
     let Some(nodes) = &live.nodes else { return one.node_selectors == other.node_selectors };
-    let read = |list: &[LabelSelector]| list.iter().filter_map(|selector| Selector::new(selector).ok()).collect::<Vec<_>>();
+    let read =
+        |list: &[LabelSelector]| list.iter().filter_map(|selector| Selector::new(selector).ok()).collect::<Vec<_>>();
     let (one, other) = (read(&one.node_selectors), read(&other.node_selectors));
     nodes.iter().any(|node| {
         let labels: Labels = node.metadata.labels.clone().into();
@@ -201,7 +204,8 @@ pub(super) fn peer(object: &BGPPeer, all: &[BGPPeer]) -> Vec<Problem> {
             .push(Problem::error("is there beside passwordSecret").at(field("password")).mend("write one of the two"));
     }
     if spec.my_asn == 0 {
-        problems.push(Problem::error("is missing").at(field("myASN")).mend("write the number of our autonomous system"));
+        problems
+            .push(Problem::error("is missing").at(field("myASN")).mend("write the number of our autonomous system"));
     }
     let is_internal = spec.dynamic_asn == Some(DynamicAsn::Internal) || spec.peer_asn == Some(spec.my_asn);
     if spec.ebgp_multi_hop == Some(true) && is_internal {

@@ -97,7 +97,12 @@ fn bad_fields_are_refused_with_field_value_and_rule() {
             "spec.nodeSelectors[1]: selects",
         ),
         (Subject::BgpPeer, "BGPPeer", peer(&json!({"holdTime": "2s"})), "spec.holdTime: invalid hold time 2s"),
-        (Subject::BgpPeer, "BGPPeer", peer(&json!({"keepaliveTime": "0.5s", "holdTime": "x"})), "\"x\" is not a duration"),
+        (
+            Subject::BgpPeer,
+            "BGPPeer",
+            peer(&json!({"keepaliveTime": "0.5s", "holdTime": "x"})),
+            "\"x\" is not a duration",
+        ),
         (
             Subject::BgpPeer,
             "BGPPeer",
@@ -106,7 +111,12 @@ fn bad_fields_are_refused_with_field_value_and_rule() {
         ),
         (Subject::BgpPeer, "BGPPeer", peer(&json!({"myASN": 0})), "spec.myASN: is missing"),
         (Subject::BgpPeer, "BGPPeer", peer(&json!({"peerASN": 1, "ebgpMultiHop": true})), "spec.ebgpMultiHop: is set"),
-        (Subject::BgpPeer, "BGPPeer", peer(&json!({"dynamicASN": "external"})), "spec.peerASN: is there beside dynamicASN"),
+        (
+            Subject::BgpPeer,
+            "BGPPeer",
+            peer(&json!({"dynamicASN": "external"})),
+            "spec.peerASN: is there beside dynamicASN",
+        ),
         (Subject::BgpPeer, "BGPPeer", json!({"peerASN": "x"}), "cannot be read"),
     ] {
         let text = bad(subject, kind, spec);
@@ -163,9 +173,7 @@ fn an_aggregation_that_is_shorter_than_the_pools_is_refused() {
 
 #[test]
 fn two_advertisements_do_not_contradict_each_other() {
-    let advertisement = |name: &str, spec: &Value| {
-        json!({"kind": "BGPAdvertisement", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
-    };
+    let advertisement = |name: &str, spec: &Value| json!({"kind": "BGPAdvertisement", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
     let node = |name: &str, rack: &str| {
         serde_json::from_value(json!({"metadata": {"name": name, "labels": {"rack": rack}}})).unwrap()
     };
@@ -176,7 +184,8 @@ fn two_advertisements_do_not_contradict_each_other() {
         nodes: Some(vec![node("n1", "1"), node("n2", "2")]),
         ..live(&[pool("p", "10.0.0.0/24", 1)], &[])
     };
-    let judged = |spec: Value| judge(Subject::BgpAdvertisement, &create(&advertisement("new", &spec)), &live, NAMESPACE);
+    let judged =
+        |spec: Value| judge(Subject::BgpAdvertisement, &create(&advertisement("new", &spec)), &live, NAMESPACE);
 
     assert!(denied(judged(there.clone())).contains("BGPAdvertisement there already exists"));
     assert!(denied(judged(json!({"localPref": 200}))).contains("spec.localPref: \"200\" contradicts"));
