@@ -137,7 +137,10 @@ impl Drop for ApiHost {
 pub(crate) fn speaker_arguments(lab: &Lab<'_>, node: &NodeName, kubeconfig: &Path) -> Result<Command> {
     let ip = lab.gossip_address(node)?.to_string();
     let mut command = Command::new("/proc/self/exe");
-    command.args(["speaker", "--node-name", node.as_str(), "--namespace", NAMESPACE]).arg("--kubeconfig").arg(kubeconfig);
+    command
+        .args(["speaker", "--node-name", node.as_str(), "--namespace", NAMESPACE])
+        .arg("--kubeconfig")
+        .arg(kubeconfig);
     command.args(["--pod-name", &speaker_pod_name(node), "--ml-labels", "app=metallb,component=speaker"]);
     command.args(["--host", &ip, "--ml-bindaddr", &ip, "--metrics-auth", "none"]);
     command.arg("--state-dir").arg(lab.scratch().join(format!("state-{node}")));

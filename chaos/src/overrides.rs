@@ -65,9 +65,8 @@ fn in_cluster(api: &ApiHost, wish: Wish<'_>, nodes: Vec<NodeName>) -> Result<()>
     };
     api.run(async move |client| {
         // Null takes an annotation away that is there.
-        let annotate = |key: &str, value: Option<String>| {
-            Patch::Merge(json!({"metadata": {"annotations": {key: value}}}))
-        };
+        let annotate =
+            |key: &str, value: Option<String>| Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
         let services: Api<Service> = Api::namespaced(client.clone(), objects::NAMESPACE);
         services.patch("web", &PatchParams::default(), &annotate("garpike.io/owner", owner)).await?;
         let all: Api<Node> = Api::all(client);

@@ -12,8 +12,8 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use garpike_kubernetes::{ConnectError, connect};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client};

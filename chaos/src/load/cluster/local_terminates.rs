@@ -50,7 +50,12 @@ pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
     let worst = moved.iter().copied().fold(0.0, f64::max);
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let lost = lost as f64;
-    let row = [("trials", f64::from(args.trials)), ("lost_probes", lost), ("moved_ms_median", median(moved)), ("moved_ms_max", worst)];
+    let row = [
+        ("trials", f64::from(args.trials)),
+        ("lost_probes", lost),
+        ("moved_ms_median", median(moved)),
+        ("moved_ms_max", worst),
+    ];
     figures.row("last pod of the owner".to_owned(), row);
     figures.target("lost probes".to_owned(), lost, Bound::AtMost, 0.0);
     figures.target("ms until the address is elsewhere".to_owned(), worst, Bound::AtMost, GRACE.as_secs_f64() * 1000.0);

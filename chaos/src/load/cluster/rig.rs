@@ -111,7 +111,9 @@ impl<'init> Rig<'init> {
                 return Ok(());
             }
             if begun.elapsed() > LONGEST_START {
-                bail!("after {LONGEST_START:?} the speakers own {owned:?} of {addresses} addresses, members {members:?}");
+                bail!(
+                    "after {LONGEST_START:?} the speakers own {owned:?} of {addresses} addresses, members {members:?}"
+                );
             }
             thread::sleep(POLL);
         }

@@ -67,7 +67,12 @@ pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
     for (name, all) in [("request to first frame", Some(heard)), ("request to answer", writes)] {
         let Some(all) = all else { continue };
         let figure = |value: Option<f64>| value.unwrap_or(f64::INFINITY);
-        let row = [("p50_ms", figure(all.p50)), ("p90_ms", figure(all.p90)), ("p99_ms", figure(all.p99)), ("max_ms", figure(all.max))];
+        let row = [
+            ("p50_ms", figure(all.p50)),
+            ("p90_ms", figure(all.p90)),
+            ("p99_ms", figure(all.p99)),
+            ("max_ms", figure(all.max)),
+        ];
         figures.row(name.to_owned(), row);
     }
     let p99 = heard.p99.unwrap_or(f64::INFINITY);

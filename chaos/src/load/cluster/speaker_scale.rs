@@ -89,8 +89,7 @@ fn elections(services: u32, nodes: u8) -> Result<f64> {
     let mut desired = Desired::default();
     for (_, ip) in numbered(services) {
         let placements = vec![Placement { nodes: Selection::All, interfaces: Selection::All }];
-        let address =
-            Address { services: [].into(), election_key: ip, placements, endpoints: Endpoints::Anywhere };
+        let address = Address { services: [].into(), election_key: ip, placements, endpoints: Endpoints::Anywhere };
         desired.addresses.insert(ip, address);
     }
     let all: BTreeMap<NodeName, Member> =

@@ -102,7 +102,12 @@ pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
         ],
     );
     figures.target("writes before the last address has moved".to_owned(), count(early), Bound::AtMost, 0.0);
-    figures.target("writes in any second of a node".to_owned(), count(busiest.max(busiest_in_war)), Bound::AtMost, RATE);
+    figures.target(
+        "writes in any second of a node".to_owned(),
+        count(busiest.max(busiest_in_war)),
+        Bound::AtMost,
+        RATE,
+    );
     figures.target("writes at rest".to_owned(), at_rest + afterwards, Bound::AtMost, 0.0);
     let per_service = count(war.len()) / count(ips.len());
     figures.target("writes of two owners for each Service".to_owned(), per_service, Bound::AtMost, WRITES_IN_A_DISPUTE);
