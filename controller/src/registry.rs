@@ -240,7 +240,12 @@ impl Registry {
         }
     }
 
-    /// The next condition that is to be written, which says why a Service does not have what it asks for.
+    /// A second has passed: who waited before waits still.
+    pub(crate) fn handle_condition_tick(&mut self) {
+        self.conditions.handle_tick();
+    }
+
+    /// The next condition that is to be written, which says why a Service has no address.
     pub(crate) fn poll_condition(&mut self) -> Option<ConditionWrite> {
         while let Some(key) = self.conditions.next() {
             let Some(entry) = self.services.get(&key) else { continue };
@@ -250,8 +255,8 @@ impl Registry {
             }
             let refusal = self.planner.refusal(&key).map(ToString::to_string);
             let why = refusal.or_else(|| Some(entry.wrong.clone()).filter(|wrong| !wrong.is_empty()));
-            let has_address = !self.planner.addresses(&key).is_empty();
-            if let Some(write) = self.conditions.begin(&entry.seen, why, has_address) {
+            let why = why.filter(|_| self.planner.addresses(&key).is_empty());
+            if let Some(write) = self.conditions.begin(&entry.seen, why) {
                 return Some(write);
             }
         }
@@ -259,8 +264,11 @@ impl Registry {
     }
 
     /// A condition was written, or could not be.
-    pub(crate) fn handle_condition_written(&mut self, service: &ServiceKey) {
+    pub(crate) fn handle_condition_written(&mut self, service: &ServiceKey, seen: Option<Seen>, now: Instant) {
         self.conditions.end(service);
+        if let Some(seen) = seen {
+            self.handle_service(seen, now);
+        }
     }
 
     /// When [`Self::handle_timeout`] is to be called.
@@ -370,8 +378,7 @@ impl Registry {
 
     /// Services of which the planner does not want to know are none of our business.
     fn forget_if_done(&mut self, key: &ServiceKey) {
-        let outdated_condition = |entry: &Entry| entry.seen.outdated_condition;
-        if !self.planner.knows(key) && !self.services.get(key).is_some_and(outdated_condition) {
+        if !self.planner.knows(key) && self.services.get(key).is_none_or(|entry| !entry.seen.outdated_condition) {
             self.services.remove(key);
         }
     }
@@ -433,11 +440,9 @@ impl Registry {
 
 /// How many notices wait at most. Chosen: two for each of 10 000 Services.
 const MAX_NOTICES: usize = 20_000;
-/// How problems call a pool.
+/// How problems call the kinds.
 const POOL: &str = "IPAddressPool ";
-/// How they call an advertisement.
 const ADVERTISEMENT: &str = "L2Advertisement ";
-/// How they call a community.
 const COMMUNITY: &str = "Community ";
 
 #[cfg(test)]

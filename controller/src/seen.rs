@@ -70,7 +70,7 @@ impl Seen {
         let ingress = Some(ingress).filter(|entries| !entries.is_empty());
         let status = service.status.get_or_insert_default();
         status.load_balancer = Some(LoadBalancerStatus { ingress });
-        // Whoever has an address lacks none; what else is refused is said again.
+        // Whoever has an address does not wait for one.
         if !write.addresses.is_empty() {
             status.conditions = status.conditions.take().map(without_ours);
         }
@@ -126,7 +126,7 @@ fn version(service: &Service) -> u64 {
     service.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// The condition that says why a Service does not have what it asks for.
+/// The condition that says why a Service has no address.
 pub(crate) const CONDITION: &str = "garpike.io/AddressAllocated";
 /// Who we are in `metadata.managedFields`.
 pub(crate) const FIELD_MANAGER: &str = "garpike-controller";

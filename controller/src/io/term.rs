@@ -158,18 +158,23 @@ impl Term {
     }
 
     fn handle_condition_outcome(&mut self, service: &ServiceKey, outcome: ConditionOutcome) {
-        self.registry.handle_condition_written(service);
-        match outcome {
-            ConditionOutcome::Written => {}
+        let seen = match outcome {
+            ConditionOutcome::Written(seen) => Some(*seen),
+            ConditionOutcome::Gone => None,
             ConditionOutcome::Forbidden(error) => {
                 if self.may_write_conditions {
                     info!(error, "no conditions are written to Services; events say the same");
                 }
                 self.may_write_conditions = false;
+                None
             }
             // Said again with the next change of the Service.
-            ConditionOutcome::Failed(error) => debug!(%service, error, "a condition cannot be written"),
-        }
+            ConditionOutcome::Failed(error) => {
+                debug!(%service, error, "a condition cannot be written");
+                None
+            }
+        };
+        self.registry.handle_condition_written(service, seen, now());
     }
 
     fn handle_outcome(&mut self, write: &Write, outcome: Outcome) {
@@ -288,6 +293,7 @@ impl Term {
             return;
         }
         self.report_at = now + REPORT_EACH;
+        self.registry.handle_condition_tick();
         let first = self.office.health.send_if_modified(|health| health.set(Doing::Serving));
         if first {
             let took = now.saturating_duration_since(self.began);

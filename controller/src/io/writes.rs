@@ -8,7 +8,6 @@ use garpike_election::ServiceKey;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::client::Body;
@@ -88,10 +87,12 @@ struct Said {
 }
 
 /// What came of a write of a condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum ConditionOutcome {
-    /// It is there, or there is no such Service.
-    Written,
+    /// The object is this.
+    Written(Box<Seen>),
+    /// There is no such Service.
+    Gone,
     /// The right is missing: as MetalLB's manifests have it, a controller may replace a status, and not patch it.
     Forbidden(String),
     /// It did not work.
@@ -101,12 +102,12 @@ pub(crate) enum ConditionOutcome {
 /// Applies a condition to the status of a Service.
 pub(crate) async fn condition(client: Client, write: ConditionWrite) -> (ServiceKey, ConditionOutcome) {
     let ServiceKey { namespace, name } = &write.service;
-    let api: Api<Service> = Api::namespaced(client, namespace);
+    let api: Api<RawService> = Api::namespaced(client, namespace);
     let parameters = PatchParams::apply(CONDITION_MANAGER).force();
     let patch = Patch::Apply(write.body(Timestamp::now()));
     let outcome = match timeout(ANSWER_WITHIN, api.patch_status(name, &parameters, &patch)).await {
-        Ok(Ok(_)) => ConditionOutcome::Written,
-        Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::NOT_FOUND => ConditionOutcome::Written,
+        Ok(Ok(raw)) => ConditionOutcome::Written(Box::new(raw.seen)),
+        Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::NOT_FOUND => ConditionOutcome::Gone,
         Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::FORBIDDEN => {
             ConditionOutcome::Forbidden(status.message.clone())
         }

@@ -1,6 +1,6 @@
-//! The condition of a Service that says why it does not have what it asks for.
+//! The condition of a Service that says why it has no address.
 //!
-//! It is there while something is refused, and only then. It is applied with a field manager of its own and names no other
+//! It is there while the Service waits, and only then: one with an address, be it another allocator's, is not touched. It is applied with a field manager of its own and names no other
 //! field, so that it takes nothing from anybody; the write that gives an address takes it away. One write of a Service is
 //! under way at a time, and what the Service shows already is not written again.
 
@@ -15,22 +15,20 @@ use crate::planner::Reason;
 use crate::seen::{CONDITION, Seen};
 
 /// A condition that is to be written, or taken away.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConditionWrite {
     pub(crate) service: ServiceKey,
-    wanted: Option<Wanted>,
+    /// Why it waits; `None`: it does not.
+    message: Option<String>,
     generation: Option<i64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
-    reason: String,
-    message: String,
 }
 
 /// The Services whose condition may be wrong.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
+    /// Told of since the last tick, and before it: most Services have their address within that time.
+    fresh: BTreeSet<ServiceKey>,
+    settling: BTreeSet<ServiceKey>,
     open: BTreeSet<ServiceKey>,
     under_way: BTreeSet<ServiceKey>,
 }
@@ -38,12 +36,22 @@ pub(super) struct Conditions {
 impl Conditions {
     /// Something has changed by which the condition of a Service is judged.
     pub(super) fn review(&mut self, service: ServiceKey) {
-        self.open.insert(service);
+        if !self.settling.contains(&service) && !self.open.contains(&service) {
+            self.fresh.insert(service);
+        }
+    }
+
+    /// Some time has passed: what was told of before the last tick is to be looked at.
+    pub(super) fn handle_tick(&mut self) {
+        self.open.append(&mut self.settling);
+        self.settling = std::mem::take(&mut self.fresh);
     }
 
     /// There is no such Service any more.
     pub(super) fn forget(&mut self, service: &ServiceKey) {
-        self.open.remove(service);
+        for services in [&mut self.fresh, &mut self.settling, &mut self.open] {
+            services.remove(service);
+        }
     }
 
     /// A Service that is to be looked at.
@@ -52,23 +60,17 @@ impl Conditions {
         self.open.take(&service)
     }
 
-    /// What is to be written to it; `None`: its condition is as it should be. `why` something is refused, and whether it has
-    /// an address all the same.
-    pub(super) fn begin(&mut self, seen: &Seen, why: Option<String>, has_address: bool) -> Option<ConditionWrite> {
+    /// What is to be written to a Service that waits for a reason, or does not wait; `None`: its condition is as it should be.
+    pub(super) fn begin(&mut self, seen: &Seen, why: Option<String>) -> Option<ConditionWrite> {
         let service = seen.service();
         let conditions = service.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
         let shown = conditions.into_iter().find(|condition| condition.type_ == CONDITION);
-        let wanted = why.map(|why| {
-            let reason = if has_address { Reason::LoadBalancerFailed } else { Reason::AllocationFailed };
-            Wanted { reason: reason.to_string(), message: why.chars().take(MAX_MESSAGE).collect() }
-        });
-        let as_shown =
-            shown.map(|Condition { reason, message, .. }| Wanted { reason: reason.clone(), message: message.clone() });
-        if wanted == as_shown {
+        let message: Option<String> = why.map(|why| why.chars().take(MAX_MESSAGE).collect());
+        if message.as_ref() == shown.map(|condition| &condition.message) {
             return None;
         }
         self.under_way.insert(seen.key.clone());
-        Some(ConditionWrite { service: seen.key.clone(), wanted, generation: service.metadata.generation })
+        Some(ConditionWrite { service: seen.key.clone(), message, generation: service.metadata.generation })
     }
 
     /// A write has ended.
@@ -80,10 +82,10 @@ impl Conditions {
 impl ConditionWrite {
     /// What is applied to the status. The time is that of the write.
     pub(crate) fn body(&self, at: Timestamp) -> Value {
-        let condition = self.wanted.as_ref().map(|Wanted { reason, message }| Condition {
+        let condition = self.message.as_ref().map(|message| Condition {
             type_: CONDITION.to_owned(),
             status: "False".to_owned(),
-            reason: reason.clone(),
+            reason: Reason::AllocationFailed.to_string(),
             message: message.clone(),
             last_transition_time: Time(at),
             observed_generation: self.generation,
@@ -107,18 +109,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_is_there_while_something_is_refused_and_is_not_written_twice() {
+    fn a_condition_is_there_while_a_service_waits_and_is_not_written_twice() {
         let mut conditions = Conditions::default();
-        assert_eq!(conditions.begin(&seen(&json!([])), None, false), None, "nothing is refused and nothing is shown");
+        assert_eq!(conditions.begin(&seen(&json!([])), None), None, "it does not wait, and nothing is shown");
 
-        let write = conditions.begin(&seen(&json!([])), Some("no address is left".to_owned()), false).unwrap();
+        let write = conditions.begin(&seen(&json!([])), Some("no address is left".to_owned())).unwrap();
         let shown = write.body(Timestamp::UNIX_EPOCH)["status"]["conditions"].clone();
         assert_eq!((&shown[0]["status"], &shown[0]["reason"]), (&json!("False"), &json!("AllocationFailed")));
 
         let refused = Some("no address is left".to_owned());
-        assert_eq!(conditions.begin(&seen(&shown), refused.clone(), false), None);
-        assert_ne!(conditions.begin(&seen(&shown), refused, true), None, "it has an address now");
-        let away = conditions.begin(&seen(&shown), None, false).unwrap();
+        assert_eq!(conditions.begin(&seen(&shown), refused), None);
+        let away = conditions.begin(&seen(&shown), None).unwrap();
         assert_eq!(away.body(Timestamp::UNIX_EPOCH)["status"]["conditions"], json!([]));
     }
 
@@ -130,7 +131,7 @@ mod tests {
             "lastTransitionTime": "2026-11-21T00:00:00Z",
         }]);
 
-        assert_eq!(conditions.begin(&seen(&others), None, false), None);
+        assert_eq!(conditions.begin(&seen(&others), None), None);
     }
 
     #[test]
@@ -138,10 +139,15 @@ mod tests {
         let mut conditions = Conditions::default();
         let key = seen(&json!([])).key;
         conditions.review(key.clone());
+        conditions.handle_tick();
+        assert_eq!(conditions.next(), None, "it may have its address in a moment");
+        conditions.handle_tick();
         assert_eq!(conditions.next(), Some(key.clone()));
-        conditions.begin(&seen(&json!([])), Some("no".to_owned()), false).unwrap();
+        conditions.begin(&seen(&json!([])), Some("no".to_owned())).unwrap();
 
         conditions.review(key.clone());
+        conditions.handle_tick();
+        conditions.handle_tick();
         assert_eq!(conditions.next(), None);
         conditions.end(&key);
         assert_eq!(conditions.next(), Some(key));

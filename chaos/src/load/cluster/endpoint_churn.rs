@@ -37,7 +37,9 @@ pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
     rig.make(numbered(args.services).map(|(name, ip)| rig.everywhere(name, Some(ip))).collect())?;
     rig.start_speakers()?;
     rig.wait_until_owned(services.len())?;
+    let owned = now();
     rig.wait_until_quiet(WRITTEN_WITHIN)?;
+    thread::sleep(ANNOUNCED_FOR.saturating_sub(owned.elapsed()));
 
     let lasts = Duration::from_secs(args.lasts);
     let (quiet, _, quiet_cpu) = watch(&rig, || {
@@ -108,6 +110,8 @@ const TOLD: &str = "garpike_speaker_api_updates_total";
 const JUDGED: &str = "garpike_speaker_api_judgements_total";
 /// Chosen: twice the time that the statuses of 20 000 Services take.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(900);
+/// A gained address is announced again and again for three minutes; chosen with some room.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(200);
 /// The first and the last turn of each node fall into the one window or into the other.
 const TURNS: f64 = 2.0 * 3.0;
 const CPU_PERCENT: f64 = 3.0;
