@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Subcommand, ValueEnum as _};
-use garpike_chaos::fleet::Families;
+use garpike_chaos::fleet::{Families, Source};
 use garpike_chaos::lab::{self, Entered, Links, enter};
 use garpike_chaos::load::{self, Load};
 use garpike_chaos::scenario::{Length, Scenario};
 use garpike_chaos::sim;
 use garpike_chaos::tools::{self, Program};
-use garpike_chaos::trial::{self, Plan};
+use garpike_chaos::trial::{self, ApiServerState, Plan};
 use garpike_election::{MacAddr, ServiceIp};
 use garpike_speaker::Profile;
 
@@ -63,6 +63,7 @@ enum Command {
     after_help = "Examples:\n  garpike chaos run crash --nodes 3 --trials 20\n  \
                         garpike chaos run term --trials 5 --json\n  \
                         garpike chaos run link-down --links 2\n  \
+                        garpike chaos run crash --source kubernetes --api-down\n  \
                         garpike chaos run rest --lasts 10m --trials 1\n  \
                         garpike chaos run arp-rate --addresses 10,10000",
     subcommand_help_heading = "Loads",
@@ -101,6 +102,12 @@ struct Run {
     /// How fast and how careful the speakers detect failures
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     profile: Profile,
+    /// Where the speakers take their objects from; `kubernetes` needs etcd and kube-apiserver
+    #[arg(long, value_enum, default_value_t = Source::Manifests)]
+    source: Source,
+    /// Kill the API server before the first trial
+    #[arg(long)]
+    api_down: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -182,6 +189,17 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
             scenario.name()
         );
     }
+    if args.api_down && args.source == Source::Manifests {
+        bail!("--api-down: there is no API server without --source kubernetes");
+    }
+    if args.api_down && scenario.is_asked_for() {
+        bail!("--api-down: {} is asked for by way of the API server", scenario.name());
+    }
+    if args.source == Source::Kubernetes {
+        for program in [Program::Etcd, Program::KubeApiserver] {
+            program.path()?;
+        }
+    }
     let mut init = match enter()? {
         Entered::Outside { status } => return Ok(ExitCode::from(status)),
         Entered::Inside(init) => init,
@@ -196,6 +214,8 @@ fn in_lab(args: &Run) -> Result<ExitCode> {
         seed: args.seed,
         interval: Duration::from_millis(args.interval_ms),
         profile: args.profile,
+        source: args.source,
+        api: if args.api_down { ApiServerState::Down } else { ApiServerState::Up },
     };
     let mut done = 0;
     let report = trial::run(&mut init, plan, &mut |trial| {

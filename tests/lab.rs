@@ -100,6 +100,35 @@ fn a_pulled_cable_to_the_clients_moves_the_address_at_once_where_gossip_has_anot
 }
 
 #[test]
+fn a_crash_is_survived_with_a_kubernetes_api_that_is_dead() {
+    let report = run("crash", &["--trials", "1", "--source", "kubernetes", "--api-down"]);
+
+    assert_eq!(report["source"], "kubernetes, API server killed");
+    let trial = &report["per_trial"][0];
+    assert_ne!(trial["owner_before"], trial["owner_after"], "{trial}");
+    assert!(trial["outage_ms"]["v6"].as_f64().unwrap() < 3000.0, "{trial}");
+}
+
+#[test]
+fn no_probe_is_lost_when_the_last_pod_of_the_owner_ends() {
+    let report = run("local-terminates", &["--trials", "1"]);
+
+    assert!(report["targets"].as_array().unwrap().iter().all(|target| target["met"] == true), "{report}");
+}
+
+#[test]
+fn what_is_asked_for_needs_an_api_server_that_lives() {
+    for (arguments, named) in [
+        (&["crash", "--api-down"][..], "--source kubernetes"),
+        (&["drain", "--api-down", "--source", "kubernetes"], "drain is asked for"),
+    ] {
+        let output = garpike(&[&["chaos", "run"], arguments].concat());
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_host_that_dies_after_its_speaker_loses_its_addresses() {
     let report = run("kill-then-crash", &["--trials", "1"]);
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use garpike_election::{NodeName, ServiceIp};
 use garpike_speaker::Profile;
 
-use crate::fleet::{Families, Fleet, FleetConfig};
+use crate::fleet::{Families, Fleet, FleetConfig, Source};
 use crate::lab::{Entered, Init, Links, Record, enter};
 use crate::observe::{Observation, Watched, observe};
 use crate::report::{Distribution, Finding, load_average};
@@ -61,7 +61,8 @@ fn show(args: &Args, init: &mut Init) -> Result<ExitCode> {
     let nodes = usize::from(args.nodes);
     screen.line(format_args!("garpike demo: {nodes} nodes and a client on one segment, all in network namespaces"))?;
     screen.status("starting the speakers")?;
-    let config = FleetConfig { nodes, links: Links::One, services: 1, profile: Profile::Default };
+    let config =
+        FleetConfig { nodes, links: Links::One, services: 1, profile: Profile::Default, source: Source::Manifests };
     let mut fleet = Fleet::start(init, config)?;
     let started = fleet.wait_until_whole()?;
     let probed = fleet.probed(args.family);

@@ -3,12 +3,16 @@
 //! The manifests are those of the users' own documents: `first-pool`, an advertisement for it, and Services that
 //! `garpike allocate` gives addresses. What the speakers say of themselves is used for one thing only: to wait until
 //! they are ready before a trial begins. Who answers is read off the client's cable.
+//!
+//! Where the speakers take their objects from a Kubernetes API, the same objects are written there, and the shipped
+//! controller gives the addresses.
+
+mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +24,7 @@ use nix::unistd::Pid;
 use rand::RngExt as _;
 use serde_json::Value;
 
+pub(crate) use self::source::Wanted;
 use crate::lab::{Init, Lab, LabConfig, Links, Role, Tapped, echo, now};
 
 /// The address families that are probed.
@@ -44,6 +49,17 @@ pub struct FleetConfig {
     pub services: usize,
     /// How fast and how careful the speakers detect failures.
     pub profile: Profile,
+    /// Where the speakers take their objects from.
+    pub source: Source,
+}
+
+/// Where the speakers take their objects from.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Files
+    Manifests,
+    /// A Kubernetes API server on a host of the lab, with the shipped controller beside it
+    Kubernetes,
 }
 
 /// A running lab.
@@ -51,7 +67,7 @@ pub struct Fleet<'init> {
     /// The segment and its hosts.
     pub lab: Lab<'init>,
     profile: Profile,
-    manifests: PathBuf,
+    pub(crate) wanted: Wanted,
     key: PathBuf,
     ips: Vec<ServiceIp>,
     speakers: BTreeMap<NodeName, Pid>,
@@ -64,20 +80,20 @@ impl<'init> Fleet<'init> {
     ///
     /// When the lab cannot be built, or an address cannot be allocated.
     pub fn start(init: &'init mut Init, config: FleetConfig) -> Result<Self> {
-        let FleetConfig { nodes, links, services, profile } = config;
-        let lab = Lab::build(init, LabConfig { nodes, links }).context("cannot build the lab")?;
-        let manifests = lab.scratch().join("manifests");
+        let FleetConfig { nodes, links, services, profile, source } = config;
+        let mut lab = Lab::build(init, LabConfig { nodes, links }).context("cannot build the lab")?;
         let key = lab.scratch().join("secretkey");
-        fs::create_dir_all(&manifests).context("cannot create the directory of the manifests")?;
         let interfaces = match links {
             Links::One => "",
             Links::Two => ON_THE_FIRST_LINK,
         };
-        fs::write(manifests.join("first-pool.yaml"), format!("{FIRST_POOL}{interfaces}"))?;
-        fs::write(manifests.join("services.yaml"), (0..services).map(service).collect::<String>())?;
+        let pools = format!("{FIRST_POOL}{interfaces}");
         fs::write(&key, secret())?;
-        let ips = allocate(&manifests)?;
-        let mut fleet = Self { lab, profile, manifests, key, ips, speakers: BTreeMap::new() };
+        let (wanted, ips) = match source {
+            Source::Manifests => Wanted::in_files(&lab, &pools, services)?,
+            Source::Kubernetes => Wanted::in_cluster(&mut lab, &pools, services)?,
+        };
+        let mut fleet = Self { lab, profile, wanted, key, ips, speakers: BTreeMap::new() };
         for node in fleet.nodes() {
             fleet.start_node(&node)?;
         }
@@ -123,21 +139,12 @@ impl<'init> Fleet<'init> {
     ///
     /// When the program cannot be started.
     pub fn start_speaker(&mut self, node: &NodeName) -> Result<()> {
-        let mut peers = Vec::new();
-        for peer in self.nodes().iter().filter(|peer| *peer != node) {
-            peers.push(self.lab.gossip_address(peer)?.to_string());
-        }
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("speaker").arg("--node-name").arg(node.as_str());
-        command.arg("--manifests").arg(&self.manifests).arg("--ml-secret-key-path").arg(&self.key);
-        command.arg("--ml-bindaddr").arg(self.lab.gossip_address(node)?.to_string());
+        let mut command = self.wanted.speaker(&self.lab, node)?;
+        command.arg("--ml-secret-key-path").arg(&self.key);
         let profile = self.profile.to_possible_value().context("every profile has a name")?;
         command.arg("--profile").arg(profile.get_name());
         // A node that gets its addresses back some time later would disturb a trial that is not its own.
         command.args(["--failback", "never"]);
-        if !peers.is_empty() {
-            command.arg("--join").arg(peers.join(","));
-        }
         let pid = self.lab.spawn(node, Role::Speaker, command)?;
         self.speakers.insert(node.clone(), pid);
         Ok(())
@@ -169,9 +176,10 @@ impl<'init> Fleet<'init> {
         Ok(())
     }
 
-    /// Where the manifests are.
-    pub(crate) fn manifests(&self) -> &Path {
-        &self.manifests
+    /// Kills the API server, and the controller with it, once every speaker had the time to keep what it knows.
+    pub(crate) fn kill_api_server(&mut self) {
+        thread::sleep(KEPT_WITHIN);
+        self.wanted.kill_api_server();
     }
 
     /// What each running speaker has used since its start, as the kernel accounts for it.
@@ -283,7 +291,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    fn of(pid: Pid) -> Result<Self> {
+    pub(crate) fn of(pid: Pid) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -296,18 +304,6 @@ impl Usage {
     }
 }
 
-/// Gives the Services addresses, as `garpike allocate DIR` does, and returns them.
-fn allocate(manifests: &Path) -> Result<Vec<ServiceIp>> {
-    let report = garpike_controller::allocate::allocate(manifests)?;
-    if let Some(problem) = report.problems.first() {
-        bail!("the lab's own manifests: {problem}");
-    }
-    if let Some(failed) = report.failed.first() {
-        bail!("the lab's own manifests: Service {}: {}", failed.service, failed.refusal);
-    }
-    Ok(report.allocated.into_iter().flat_map(|allocated| allocated.addresses).collect())
-}
-
 /// A secret as people make it: three lines of base64.
 fn secret() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -317,15 +313,6 @@ fn secret() -> String {
         (0..len).map(|_| char::from(ALPHABET.get(rng.random_range(0..64_usize)).copied().unwrap_or(b'A'))).collect()
     };
     format!("{}\n{}\n{}\n", line(64), line(64), line(44))
-}
-
-fn service(index: usize) -> String {
-    let name = if index == 0 { "web".to_owned() } else { format!("web-{index}") };
-    format!(
-        "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  type: LoadBalancer\n  \
-         ipFamilyPolicy: RequireDualStack\n  ipFamilies: [IPv4, IPv6]\n  ports:\n  - port: {ECHO_PORT}\n    \
-         protocol: UDP\n"
-    )
 }
 
 /// The pool of MetalLB's own documentation, and an advertisement for it.
@@ -354,6 +341,8 @@ spec:
 const ON_THE_FIRST_LINK: &str = "  interfaces:\n  - eth0\n";
 /// MetalLB's manifest grants a speaker 2 s between SIGTERM and SIGKILL; chosen: with room for a machine under load.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// A speaker keeps what it knows every five seconds.
+const KEPT_WITHIN: Duration = Duration::from_secs(6);
 /// The kernel accounts in hundredths of a second for user space, whatever its own tick (`USER_HZ`).
 const MILLIS_PER_TICK: u64 = 10;
 /// The echo service of RFC 862.

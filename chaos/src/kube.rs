@@ -15,7 +15,7 @@ mod speakers;
 pub use api_server::{ApiServer, ApiServerError, Server, Stack};
 pub use audit::{Audit, Request};
 pub use controller::{Controller, Memory, StillRunning};
-pub use installation::{InstallError, Installation, apply, define};
+pub use installation::{InstallError, Installation, apply, apply_status, define};
 pub use process::Process;
 pub use proxy::{Answers, Faults, Proxy, ProxyError, Which};
 pub use speakers::{Speakers, SpeakersError};

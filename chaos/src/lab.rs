@@ -11,10 +11,11 @@
 //! ```
 //!
 //! With a second link every node also has `eth1` on a bridge for the nodes alone (br2, br3). `fresh` is the client without
-//! a cache.
+//! a cache. Where speakers ask a Kubernetes API, its server is one more host on the segment, `api`.
 //!
 //! To use it, [`enter`] first thing in `main`, then [`Lab::build`]. Clocks: this module is a shell and reads them.
 
+mod api_host;
 mod arrival;
 mod asked;
 mod asker;
@@ -72,6 +73,7 @@ pub use selftest::{Check, Report, SelfTestError, selftest};
 pub use stranger::Stranger;
 pub use tap::{Announcement, Answer, Tap, TapError, Tapped};
 
+use api_host::Station;
 use faults::Attached;
 use netns::Namespace;
 use plan::{NodeNumber, SecondLink};
@@ -108,6 +110,7 @@ pub struct Lab<'init> {
     client_port: IfIndex,
     fresh: Namespace,
     fresh_card: IfIndex,
+    api_host: Option<Station>,
     switch: Switch,
     init: &'init mut Init,
 }
@@ -131,7 +134,7 @@ impl<'init> Lab<'init> {
         let (client, Cable { port: client_port, .. }) = switch.connect("cl", Host::CLIENT, CLIENT_SYSCTLS)?;
         let (fresh, Cable { card: fresh_card, .. }) = switch.connect("fresh", Host::FRESH, CLIENT_SYSCTLS)?;
         let processes = Processes::new(init.scratch().join("logs"))?;
-        Ok(Self { processes, nodes, client, client_port, fresh, fresh_card, switch, init })
+        Ok(Self { processes, nodes, client, client_port, fresh, fresh_card, api_host: None, switch, init })
     }
 
     /// The names of the nodes, in order.
@@ -409,6 +412,9 @@ pub enum LabError {
         /// The process.
         role: Role,
     },
+    /// The segment has no host for an API server.
+    #[error("the lab has no host for an API server")]
+    NoApiHost,
     /// A process does not end.
     #[error("a process of {node} still runs {timeout:?} after it was told to end")]
     StillRunning {

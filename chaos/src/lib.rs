@@ -2,6 +2,7 @@
 //!
 //! Nothing here runs in a cluster; the container image is built without this crate.
 
+mod api_host;
 pub mod cluster;
 pub mod demo;
 pub mod fleet;
@@ -10,6 +11,7 @@ pub mod kube;
 pub mod lab;
 pub mod load;
 mod measure;
+mod objects;
 mod observe;
 mod overrides;
 pub mod report;

@@ -11,6 +11,7 @@ pub mod arp_rate;
 pub(crate) mod figures;
 pub mod flood;
 pub mod forward;
+pub mod kubernetes;
 mod rig;
 
 use std::io::Write as _;
@@ -23,6 +24,7 @@ use self::figures::Figures;
 use crate::cluster;
 use crate::kube::measure::{self, Measurement};
 use crate::lab::{Entered, enter};
+use crate::tools::Program;
 
 /// What is measured.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -38,6 +40,9 @@ pub enum Load {
     Announce10k(announce::Args),
     /// What forwarded packets pay for a speaker's sockets
     Forward(forward::Args),
+    /// What a speaker stands on the Kubernetes API
+    #[command(flatten)]
+    Kubernetes(kubernetes::Measurement),
     /// What a controller stands
     #[command(flatten)]
     Controller(Measurement),
@@ -71,6 +76,11 @@ pub fn run(load: &Load) -> Result<ExitCode> {
     if let Load::Controller(measurement) = load {
         return measure::run(measurement);
     }
+    if let Load::Kubernetes(_) = load {
+        for program in [Program::Etcd, Program::KubeApiserver] {
+            program.path()?;
+        }
+    }
     let mut init = match enter()? {
         Entered::Outside { status } => return Ok(ExitCode::from(status)),
         Entered::Inside(init) => init,
@@ -81,6 +91,7 @@ pub fn run(load: &Load) -> Result<ExitCode> {
         Load::Flood(args) => (args.output, flood::run(&mut init, args)?),
         Load::Announce10k(args) => (args.output, announce::run(&mut init, args)?),
         Load::Forward(args) => (args.output, forward::run(&mut init, args)?),
+        Load::Kubernetes(measurement) => kubernetes::run(&mut init, measurement)?,
         Load::Cluster(scenario) => cluster::run(&mut init, scenario)?,
         Load::Controller(_) => unreachable!("was run without a lab"),
     };

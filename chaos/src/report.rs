@@ -27,6 +27,8 @@ pub struct Report {
     pub links: u8,
     /// The detection profile.
     pub profile: String,
+    /// Where the speakers took their objects from: `manifests`, `kubernetes` or `kubernetes, API server killed`.
+    pub source: String,
     /// How many trials were run.
     pub trials: usize,
     /// The seed of the first trial; trial `i` has `seed + i`.
@@ -299,8 +301,8 @@ impl fmt::Display for Report {
         let [one, five, fifteen] = self.load_average;
         writeln!(
             f,
-            "{}: {} nodes, {} trials, seed {}, load average {one:.2} {five:.2} {fifteen:.2}",
-            self.scenario, self.nodes, self.trials, self.seed
+            "{}: {} nodes, {}, {} trials, seed {}, load average {one:.2} {five:.2} {fifteen:.2}",
+            self.scenario, self.nodes, self.source, self.trials, self.seed
         )?;
         let rows = [
             ("outage", &self.outage_ms),

@@ -168,6 +168,14 @@ impl Scenario {
         }
     }
 
+    /// Whether an operator asks for what happens.
+    pub fn is_asked_for(self) -> bool {
+        match self.expected() {
+            Expected::HandOver => true,
+            Expected::Stay | Expected::TakeOver | Expected::Either => false,
+        }
+    }
+
     /// How long it lasts unless it is told otherwise; `None` where that cannot be chosen.
     pub fn default_length(self) -> Option<Duration> {
         match self {

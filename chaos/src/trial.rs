@@ -9,7 +9,7 @@ use clap::ValueEnum as _;
 use garpike_election::{NodeName, ServiceIp};
 use garpike_speaker::Profile;
 
-use crate::fleet::{Families, Fleet, FleetConfig};
+use crate::fleet::{Families, Fleet, FleetConfig, Source};
 use crate::judge::{self, ONE_OWNER};
 use crate::lab::{Init, Links, now};
 use crate::measure::measure;
@@ -39,6 +39,19 @@ pub struct Plan {
     pub interval: Duration,
     /// How fast and how careful the speakers detect failures.
     pub profile: Profile,
+    /// Where the speakers take their objects from.
+    pub source: Source,
+    /// Whether the API server, where there is one, lives while things happen.
+    pub api: ApiServerState,
+}
+
+/// Whether the API server lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiServerState {
+    /// It does.
+    Up,
+    /// It is killed before the first trial.
+    Down,
 }
 
 /// Runs the plan in a new lab.
@@ -47,12 +60,16 @@ pub struct Plan {
 ///
 /// When the lab cannot be built or a trial cannot be carried out; a trial that ends badly is a violation instead.
 pub fn run(init: &mut Init, plan: Plan, progress: &mut dyn FnMut(&Trial)) -> Result<Report> {
-    let Plan { nodes, links, profile, .. } = plan;
-    let mut fleet = Fleet::start(init, FleetConfig { nodes, links, services: SERVICES, profile })?;
+    let Plan { nodes, links, profile, source, api, .. } = plan;
+    let mut fleet = Fleet::start(init, FleetConfig { nodes, links, services: SERVICES, profile, source })?;
     let mut report = empty_report(&plan);
     let mut settled = settle(&mut fleet, SETTLING)?;
     if let Some(Finding { invariant, detail }) = settled.disputes.first() {
         bail!("before the first trial: {invariant}: {detail}");
+    }
+    match api {
+        ApiServerState::Up => {}
+        ApiServerState::Down => fleet.kill_api_server(),
     }
     for number in 0..plan.trials {
         let seed = plan.seed + number as u64;
@@ -132,6 +149,12 @@ fn empty_report(plan: &Plan) -> Report {
             Links::Two => 2,
         },
         profile: plan.profile.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
+        source: match (plan.source, plan.api) {
+            (Source::Manifests, _) => "manifests",
+            (Source::Kubernetes, ApiServerState::Up) => "kubernetes",
+            (Source::Kubernetes, ApiServerState::Down) => "kubernetes, API server killed",
+        }
+        .to_owned(),
         trials: plan.trials,
         seed: plan.seed,
         invariants: judge::invariants(plan.scenario).into_iter().map(held).collect(),

@@ -23,14 +23,16 @@ const HINT: &str = "garpike_controller_dead_node_hint_seconds";
 const SAVED: &str = "garpike_controller_dead_node_would_have_saved_seconds";
 const PODS_MARKED: &str = "garpike_controller_dead_node_pods_total";
 const EVENTS_DROPPED: &str = "garpike_controller_events_dropped_total";
+const WEBHOOK_REQUESTS: &str = "garpike_controller_webhook_requests_total";
+const WEBHOOK: &str = "garpike_controller_webhook_seconds";
 const UPDATES: &str = "metallb_k8s_client_updates_total";
 const UPDATE_ERRORS: &str = "metallb_k8s_client_update_errors_total";
 const CONFIG_LOADED: &str = "metallb_k8s_client_config_loaded_bool";
 const CONFIG_STALE: &str = "metallb_k8s_client_config_stale_bool";
 
 /// The bounds of the histograms.
-pub(crate) fn histograms() -> [(&'static str, &'static [f64]); 3] {
-    [(PUBLISH, &PUBLISH_BOUNDS), (HINT, &HINT_BOUNDS), (SAVED, &SAVED_BOUNDS)]
+pub(crate) fn histograms() -> [(&'static str, &'static [f64]); 4] {
+    [(PUBLISH, &PUBLISH_BOUNDS), (HINT, &HINT_BOUNDS), (SAVED, &SAVED_BOUNDS), (WEBHOOK, &WEBHOOK_BOUNDS)]
 }
 
 /// Registers help texts and units, and shows what counts from zero.
@@ -56,6 +58,8 @@ pub(crate) fn describe() {
     describe_histogram!(SAVED, Unit::Seconds, "How much sooner pods would have been marked than Kubernetes noticed");
     describe_counter!(PODS_MARKED, Unit::Count, "Marks of pods on dead nodes, by what came of them");
     describe_counter!(EVENTS_DROPPED, Unit::Count, "Events that were not told because too many waited");
+    describe_counter!(WEBHOOK_REQUESTS, Unit::Count, "Requests to the webhook, by kind and verdict");
+    describe_histogram!(WEBHOOK, Unit::Seconds, "Time in which a request to the webhook was answered");
     describe_counter!(UPDATES, Unit::Count, "Changes of objects that were handled");
     describe_counter!(UPDATE_ERRORS, Unit::Count, "Writes that failed, and kinds that could not be read");
     describe_gauge!(CONFIG_LOADED, Unit::Count, "1 since the pools were read");
@@ -142,6 +146,12 @@ pub(crate) fn would_have_saved(sooner: Duration) {
 /// An event was not told.
 pub(crate) fn event_dropped() {
     counter!(EVENTS_DROPPED).increment(1);
+}
+
+/// A request to the webhook was answered: `allowed`, `warned`, `denied` or `failed`.
+pub(crate) fn webhook_answered(kind: &'static str, verdict: &'static str, after: Duration) {
+    counter!(WEBHOOK_REQUESTS, "kind" => kind, "verdict" => verdict).increment(1);
+    histogram!(WEBHOOK).record(after);
 }
 
 /// Something changed.
@@ -234,6 +244,8 @@ const PUBLISH_BOUNDS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0,
 const HINT_BOUNDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 5.0, 20.0];
 /// Chosen around the 50 s that Kubernetes waits by default.
 const SAVED_BOUNDS: [f64; 8] = [1.0, 5.0, 10.0, 20.0, 40.0, 50.0, 60.0, 300.0];
+/// Chosen: the lists of a small cluster take a few milliseconds, and the API server waits 5 s at most.
+const WEBHOOK_BOUNDS: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
 
 #[cfg(test)]
 mod tests {

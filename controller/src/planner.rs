@@ -261,6 +261,11 @@ impl Planner {
         self.tenants.get(key)?.refusal.as_ref()
     }
 
+    /// Whether a write to a Service is due or under way.
+    pub fn is_writing(&self, key: &ServiceKey) -> bool {
+        self.due(key).is_some() || self.tenants.get(key).is_some_and(|tenant| tenant.writing != Writing::Idle)
+    }
+
     /// What is to be written to a Service, unless a write is under way or pauses.
     fn due(&self, key: &ServiceKey) -> Option<Write> {
         let tenant = self.tenants.get(key)?;

@@ -4,6 +4,8 @@
 //! Invariants: no address is given before all Services and pools are known; a kind that cannot be read stops nothing that
 //! does not need it, and takes no address from anybody. Nothing here sends anything or reads a clock.
 
+mod conditions;
+mod kinds;
 mod notice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,19 +13,23 @@ use std::time::Instant;
 
 use garpike_controller_api::config::PoolName;
 use garpike_controller_api::{
-    IPAddressPool, IPAddressPoolStatus, L2Advertisement, ObjectKey, Objects, Problem, Scope, Severity, Source, Sourced,
-    validate,
+    Community, IPAddressPool, IPAddressPoolStatus, L2Advertisement, ObjectKey, Objects, Problem, Scope, Severity,
+    Source, Sourced, validate,
 };
 use garpike_election::ServiceKey;
 use garpike_kubernetes::{Lenient, Trouble, Update};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Resource;
 
 use crate::metrics;
 use crate::planner::{Completeness, Event, Failure, Planner, Write};
 use crate::seen::Seen;
 
+pub(crate) use conditions::ConditionWrite;
+pub(crate) use kinds::Kind;
 pub(crate) use notice::Notice;
+
+use conditions::Conditions;
+use kinds::{Knowledge, Listed, take};
 
 /// The objects of a cluster and what follows from them.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub(crate) struct Registry {
     phase: Phase,
     problems: Vec<Problem>,
     notices: VecDeque<Notice>,
+    conditions: Conditions,
 }
 
 /// A Service.
@@ -57,43 +64,6 @@ enum Phase {
     Judging,
     /// All are known.
     Serving,
-}
-
-/// The kinds that are followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// IPAddressPools.
-    Pools,
-    /// L2Advertisements.
-    Advertisements,
-    /// Namespaces.
-    Namespaces,
-    /// Services.
-    Services,
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [Self::Pools, Self::Advertisements, Self::Namespaces, Self::Services];
-
-    /// As in Kubernetes.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Pools => "IPAddressPools",
-            Self::Advertisements => "L2Advertisements",
-            Self::Namespaces => "Namespaces",
-            Self::Services => "Services",
-        }
-    }
-}
-
-/// What is known of a kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Knowledge {
-    /// Whether all of it was told once.
-    listed: bool,
-    trouble: Option<Trouble>,
-    /// Its objects that cannot be read, each with what is wrong.
-    broken: BTreeMap<ObjectKey, String>,
 }
 
 /// What came of a write.
@@ -129,6 +99,7 @@ impl Registry {
             phase: Phase::Gathering,
             problems: Vec::new(),
             notices: VecDeque::new(),
+            conditions: Conditions::default(),
         }
     }
 
@@ -155,6 +126,12 @@ impl Registry {
     /// Takes in what is told of advertisements.
     pub(crate) fn handle_advertisements(&mut self, update: Update<Lenient<L2Advertisement>>) -> Change {
         take(&mut self.objects.advertisements, update, self.kinds.get_mut(&Kind::Advertisements));
+        Change::Pools
+    }
+
+    /// Takes in what is told of communities.
+    pub(crate) fn handle_communities(&mut self, update: Update<Lenient<Community>>) -> Change {
+        take(&mut self.objects.communities, update, self.kinds.get_mut(&Kind::Communities));
         Change::Pools
     }
 
@@ -263,6 +240,37 @@ impl Registry {
         }
     }
 
+    /// A second has passed: who waited before waits still.
+    pub(crate) fn handle_condition_tick(&mut self) {
+        self.conditions.handle_tick();
+    }
+
+    /// The next condition that is to be written, which says why a Service has no address.
+    pub(crate) fn poll_condition(&mut self) -> Option<ConditionWrite> {
+        while let Some(key) = self.conditions.next() {
+            let Some(entry) = self.services.get(&key) else { continue };
+            // A write of addresses takes an outdated condition with it.
+            if self.planner.is_writing(&key) {
+                continue;
+            }
+            let refusal = self.planner.refusal(&key).map(ToString::to_string);
+            let why = refusal.or_else(|| Some(entry.wrong.clone()).filter(|wrong| !wrong.is_empty()));
+            let why = why.filter(|_| self.planner.addresses(&key).is_empty());
+            if let Some(write) = self.conditions.begin(&entry.seen, why) {
+                return Some(write);
+            }
+        }
+        None
+    }
+
+    /// A condition was written, or could not be.
+    pub(crate) fn handle_condition_written(&mut self, service: &ServiceKey, seen: Option<Seen>, now: Instant) {
+        self.conditions.end(service);
+        if let Some(seen) = seen {
+            self.handle_service(seen, now);
+        }
+    }
+
     /// When [`Self::handle_timeout`] is to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.planner.poll_timeout()
@@ -277,6 +285,7 @@ impl Registry {
     pub(crate) fn take_notices(&mut self, most: usize) -> Vec<Notice> {
         while let Some(event) = self.planner.poll_event() {
             if let Some(entry) = self.services.get(&event.service) {
+                self.conditions.review(event.service.clone());
                 self.notices.push_back(Notice::of_event(&entry.seen, event));
             }
         }
@@ -363,17 +372,19 @@ impl Registry {
                 .extend(errors.into_iter().map(|problem| Notice::of_problem(&entry.seen, problem, has_address)));
             entry.wrong = wrong;
         }
+        self.conditions.review(key.clone());
         self.forget_if_done(key);
     }
 
     /// Services of which the planner does not want to know are none of our business.
     fn forget_if_done(&mut self, key: &ServiceKey) {
-        if !self.planner.knows(key) {
+        if !self.planner.knows(key) && self.services.get(key).is_none_or(|entry| !entry.seen.outdated_condition) {
             self.services.remove(key);
         }
     }
 
     fn handle_gone(&mut self, key: &ServiceKey) {
+        self.conditions.forget(key);
         self.services.remove(key);
         self.planner.handle_gone(key);
     }
@@ -394,9 +405,9 @@ impl Registry {
         self.kinds.get(&kind).map(|knowledge| &knowledge.broken)
     }
 
-    /// What is wrong with pools and advertisements that cannot be read.
+    /// What is wrong with objects that cannot be read.
     fn unreadable(&self) -> impl Iterator<Item = Problem> {
-        let kinds = [(Kind::Pools, POOL), (Kind::Advertisements, ADVERTISEMENT)];
+        let kinds = [(Kind::Pools, POOL), (Kind::Advertisements, ADVERTISEMENT), (Kind::Communities, COMMUNITY)];
         kinds.into_iter().flat_map(|(kind, name)| {
             self.broken(kind).into_iter().flatten().map(move |(key, error)| {
                 let problem = Problem::error(format!("cannot be read and has no effect: {error}"));
@@ -427,70 +438,12 @@ impl Registry {
     }
 }
 
-/// Whether all of a kind had been told before an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listed {
-    Before,
-    First,
-}
-
-/// Takes an update into the objects of a kind. Of those that cannot be read, it keeps what is wrong.
-fn take<K: Resource>(
-    objects: &mut BTreeMap<ObjectKey, Sourced<K>>,
-    update: Update<Lenient<K>>,
-    knowledge: Option<&mut Knowledge>,
-) -> Listed {
-    let Some(knowledge) = knowledge else { return Listed::Before };
-    let before = knowledge.listed;
-    knowledge.trouble = None;
-    let applied = match update {
-        Update::All(all) => {
-            objects.clear();
-            knowledge.broken.clear();
-            all
-        }
-        Update::Applied(lenient) => vec![lenient],
-        Update::Gone(lenient) => {
-            let key = key_of(&lenient);
-            objects.remove(&key);
-            knowledge.broken.remove(&key);
-            Vec::new()
-        }
-        Update::Trouble(trouble) => {
-            knowledge.trouble = Some(trouble);
-            Vec::new()
-        }
-    };
-    for lenient in applied {
-        let key = key_of(&lenient);
-        match lenient.object {
-            Ok(object) => {
-                knowledge.broken.remove(&key);
-                objects.insert(key, Sourced { object, source: Source::default() });
-            }
-            Err(error) => {
-                objects.remove(&key);
-                knowledge.broken.insert(key, error);
-            }
-        }
-    }
-    knowledge.listed |= knowledge.trouble.is_none();
-    // A kind that cannot be read decides as much as one that was.
-    if before && knowledge.listed { Listed::Before } else { Listed::First }
-}
-
-fn key_of<K: Resource>(object: &K) -> ObjectKey {
-    let meta = object.meta();
-    let namespace = meta.namespace.clone().unwrap_or_default();
-    ObjectKey { namespace, name: meta.name.clone().unwrap_or_default() }
-}
-
 /// How many notices wait at most. Chosen: two for each of 10 000 Services.
 const MAX_NOTICES: usize = 20_000;
-/// How problems call a pool.
+/// How problems call the kinds.
 const POOL: &str = "IPAddressPool ";
-/// How they call an advertisement.
 const ADVERTISEMENT: &str = "L2Advertisement ";
+const COMMUNITY: &str = "Community ";
 
 #[cfg(test)]
 mod tests;

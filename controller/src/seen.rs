@@ -11,6 +11,7 @@ use garpike_controller_api::config::PoolName;
 use garpike_election::{ServiceIp, ServiceKey};
 use garpike_kubernetes::Regarding;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::planner::{POOL_ANNOTATION, Write};
 
@@ -23,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) version: u64,
     /// Who wrote the addresses in its status, as the API server calls him.
     pub(crate) status_manager: Option<Box<str>>,
+    /// Whether it is none that could have an address, and still says why it has none.
+    pub(crate) outdated_condition: bool,
     object: Box<[u8]>,
 }
 
@@ -31,11 +34,15 @@ impl Seen {
         let namespace = service.metadata.namespace.clone().unwrap_or_default();
         let name = service.metadata.name.clone().unwrap_or_default();
         service.metadata.managed_fields = None;
+        let is_balanced = service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+        let conditions = service.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let outdated_condition = !is_balanced && conditions.into_iter().any(|condition| condition.type_ == CONDITION);
         service.spec = service.spec.map(judged);
         Self {
             key: ServiceKey { namespace, name },
             version: version(&service),
             status_manager,
+            outdated_condition,
             object: serde_json::to_vec(&service).unwrap_or_default().into(),
         }
     }
@@ -61,7 +68,12 @@ impl Seen {
         let shown = balancer.ingress.unwrap_or_default();
         let ingress = write.addresses.iter().map(|ip| entry(&shown, *ip)).collect::<Vec<_>>();
         let ingress = Some(ingress).filter(|entries| !entries.is_empty());
-        service.status.get_or_insert_default().load_balancer = Some(LoadBalancerStatus { ingress });
+        let status = service.status.get_or_insert_default();
+        status.load_balancer = Some(LoadBalancerStatus { ingress });
+        // Whoever has an address does not wait for one.
+        if !write.addresses.is_empty() {
+            status.conditions = status.conditions.take().map(without_ours);
+        }
         serde_json::to_vec(&service).unwrap_or_default()
     }
 
@@ -78,6 +90,11 @@ fn entry(shown: &[LoadBalancerIngress], ip: ServiceIp) -> LoadBalancerIngress {
     let same = |entry: &&LoadBalancerIngress| entry.ip.as_deref().and_then(|text| text.parse().ok()) == Some(ip);
     let entry = shown.iter().find(same).cloned();
     entry.unwrap_or_else(|| LoadBalancerIngress { ip: Some(ip.to_string()), ..LoadBalancerIngress::default() })
+}
+
+fn without_ours(mut conditions: Vec<Condition>) -> Vec<Condition> {
+    conditions.retain(|condition| condition.type_ != CONDITION);
+    conditions
 }
 
 /// The fields that decide about addresses.
@@ -109,6 +126,8 @@ fn version(service: &Service) -> u64 {
     service.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+/// The condition that says why a Service has no address.
+pub(crate) const CONDITION: &str = "garpike.io/AddressAllocated";
 /// Who we are in `metadata.managedFields`.
 pub(crate) const FIELD_MANAGER: &str = "garpike-controller";
 

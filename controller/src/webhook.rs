@@ -15,7 +15,7 @@ mod rotation;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use garpike_kubernetes::https::{respond, serve_https, text};
 use garpike_kubernetes::{InvalidTlsRules, ServedCertificate, TlsRules, failure, serve_files};
@@ -30,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::health::Health;
+use crate::metrics;
 use admit::{Subject, judge};
 use live::Live;
-use review::Review;
+use review::{Review, Verdict};
 use rotation::Rotation;
 
 /// Where the certificate of the webhook comes from.
@@ -105,37 +106,64 @@ impl Judge {
             return text(StatusCode::PAYLOAD_TOO_LARGE, "the review is too long, or does not come\n");
         };
         let body = body.to_bytes();
-        let Some(subject) = subject else {
-            return match convert::answer(&body) {
-                Ok(answer) => respond(StatusCode::OK, "application/json", Bytes::from(answer.to_string())),
-                Err(error) => text(StatusCode::BAD_REQUEST, format!("not a ConversionReview: {error}\n")),
-            };
+        let begun = now();
+        let (kind, verdict, answer) = match subject {
+            Some(subject) => {
+                let (verdict, answer) = match Review::read(&body) {
+                    Ok(review) => self.admit(subject, &review).await,
+                    Err(error) => (FAILED, text(StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}\n"))),
+                };
+                (subject.as_str(), verdict, answer)
+            }
+            None => match convert::answer(&body) {
+                Ok(answer) => {
+                    let answer = respond(StatusCode::OK, "application/json", Bytes::from(answer.to_string()));
+                    ("conversion", "allowed", answer)
+                }
+                Err(error) => {
+                    let answer = text(StatusCode::BAD_REQUEST, format!("not a ConversionReview: {error}\n"));
+                    ("conversion", FAILED, answer)
+                }
+            },
         };
-        match Review::read(&body) {
-            Ok(review) => self.admit(subject, &review).await,
-            Err(error) => text(StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}\n")),
-        }
+        metrics::webhook_answered(kind, verdict, begun.elapsed());
+        answer
     }
 
-    async fn admit(&self, subject: Subject, review: &Review) -> Response<Full<Bytes>> {
+    /// The verdict in one word, and the answer.
+    async fn admit(&self, subject: Subject, review: &Review) -> (&'static str, Response<Full<Bytes>>) {
         let read = tokio::time::timeout(READ_WITHIN, Live::read(&self.client, &self.namespace, subject));
         let live = match read.await {
             Ok(Ok(live)) => live,
             Ok(Err(error)) => {
                 warn!(error = failure(&error), "the webhook cannot read what there is");
                 let why = format!("what there is cannot be read: {}\n", failure(&error));
-                return text(StatusCode::INTERNAL_SERVER_ERROR, why);
+                return (FAILED, text(StatusCode::INTERNAL_SERVER_ERROR, why));
             }
             Err(_) => {
                 warn!("the webhook cannot read what there is: the API server is too slow");
-                return text(StatusCode::INTERNAL_SERVER_ERROR, "what there is cannot be read in time\n");
+                return (FAILED, text(StatusCode::INTERNAL_SERVER_ERROR, "what there is cannot be read in time\n"));
             }
         };
         let verdict = judge(subject, review, &live, &self.namespace);
         debug!(object = %review.object_shown(), ?verdict, "judged");
-        respond(StatusCode::OK, "application/json", Bytes::from(review.answer(&verdict).to_string()))
+        let answer = respond(StatusCode::OK, "application/json", Bytes::from(review.answer(&verdict).to_string()));
+        let word = match &verdict {
+            Verdict::Allowed(warnings) if warnings.is_empty() => "allowed",
+            Verdict::Allowed(_) => "warned",
+            Verdict::Denied(_) => "denied",
+        };
+        (word, answer)
     }
 }
+
+#[expect(clippy::disallowed_methods, reason = "a shell reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// It could not be judged.
+const FAILED: &str = "failed";
 
 /// The API server stores no object of more than 1.5 MiB (etcd's limit); a review of an update holds two.
 const MAX_BODY_BYTES: usize = 3 << 20;

@@ -12,6 +12,7 @@ use crate::site::{Ground, Site, all_differ, within_reason};
 
 pub(crate) const CHECKS: &[Check] = &[
     Check("a_bad_pool_is_reported_and_the_others_serve", bad_pool),
+    Check("a_bad_community_is_reported_and_the_pools_serve", bad_community),
     Check("pools_that_overlap_are_reported_and_the_first_one_serves", overlap),
     Check("a_status_that_another_allocator_overwrites_is_not_fought_for", overwritten),
     Check("an_api_server_that_takes_half_a_second_is_worked_with", slow),
@@ -70,6 +71,21 @@ fn bgp_in_use(ground: &Ground<'_>) {
         let _told_to = site.installation.start("controller-1", &["--ignore-bgp"]).await.unwrap();
 
         site.gets("web", 1).await;
+    });
+}
+
+fn bad_community(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.pool("pool", &[site.range(1, 9)]).await;
+        let community = |value: &str| json!({"spec": {"communities": [{"name": "x", "value": value}]}});
+        site.object("metallb.io/v1beta1", "Community", "bad", community("1:99999")).await;
+        is_reported(site, &["Community", "bad", "99999"]).await;
+        site.service("web", json!({})).await;
+        site.has("web", &[&site.v4(1)]).await;
+
+        site.object("metallb.io/v1beta1", "Community", "bad", community("1:2")).await;
+        is_well(site).await;
     });
 }
 

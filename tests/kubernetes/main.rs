@@ -14,6 +14,7 @@
 mod adoption;
 mod allocation;
 mod bad_input;
+mod conditions;
 mod dead_node;
 mod dual_stack;
 mod housekeeping;
@@ -47,6 +48,7 @@ const CHECKS: &[&[Check]] = &[
     adoption::CHECKS,
     replicas::CHECKS,
     bad_input::CHECKS,
+    conditions::CHECKS,
     housekeeping::CHECKS,
     webhook::CHECKS,
     dead_node::CHECKS,

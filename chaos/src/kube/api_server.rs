@@ -1,4 +1,4 @@
-//! etcd and kube-apiserver on loopback.
+//! etcd and kube-apiserver, on loopback or at an address of the lab.
 //!
 //! Requests are authorised as in a cluster (RBAC), and those of ServiceAccounts are written to an audit log: a test can
 //! see what was written, and what was refused. Nothing controls anything here: pods need no ServiceAccount, namespaces
@@ -12,6 +12,7 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use garpike_kubernetes::{ConnectError, connect};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
@@ -49,7 +50,17 @@ impl ApiServer {
     ///
     /// When a program is missing, ends, or is not ready in time; then its last words are part of the error.
     pub async fn start(stack: Stack) -> Result<Self, ApiServerError> {
-        let directory = tempfile::Builder::new().prefix("garpike-api-").tempdir().map_err(ApiServerError::Directory)?;
+        Self::start_at(stack, Ipv4Addr::LOCALHOST, &std::env::temp_dir()).await
+    }
+
+    /// Starts the server at an address of this host, with its files below `parent`; the database listens on loopback.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub async fn start_at(stack: Stack, ip: Ipv4Addr, parent: &Path) -> Result<Self, ApiServerError> {
+        let directory = tempfile::Builder::new().prefix("garpike-api-").tempdir_in(parent);
+        let directory = directory.map_err(ApiServerError::Directory)?;
         let path = directory.path();
         let write = |name: &str, text: &str| {
             let path = path.join(name);
@@ -60,11 +71,12 @@ impl ApiServer {
         let key = rcgen::KeyPair::generate().map_err(ApiServerError::Key)?;
         write(SIGNING_KEY, &key.serialize_pem())?;
         write(VERIFYING_KEY, &key.public_key_pem())?;
-        let [address, clients, peers] = free_addresses().map_err(ApiServerError::Ports)?;
+        let [address, clients, peers] = free_addresses(ip).map_err(ApiServerError::Ports)?;
         let database = spawn(Program::Etcd, path, &etcd_arguments(path, clients, peers))?;
         let mut server = spawn(Program::KubeApiserver, path, &server_arguments(path, address, clients, stack))?;
         let kubeconfig = path.join(KUBECONFIG);
-        write(KUBECONFIG, &kubeconfig_for(path, &format!("https://{address}"), ADMIN))?;
+        let authority = certificate(path);
+        write(KUBECONFIG, &kubeconfig_for(Authority::File(&authority), &format!("https://{address}"), ADMIN))?;
         let client = wait_until_ready(&mut server, path, &kubeconfig).await?;
         Ok(Self { _server: server, _database: database, address, client, directory })
     }
@@ -98,12 +110,18 @@ impl ApiServer {
         };
         let made = api.create_token_request(service_account, &PostParams::default(), &wanted).await;
         let token = made.map_err(|error| ApiServerError::Token(Box::new(error)))?.status.map(|status| status.token);
-        let (url, kind) = match server {
-            Server::Itself => (format!("https://{}", self.address), "direct"),
-            Server::Proxy(url) => (url.to_owned(), "proxy"),
+        // The file is of use where that of the certificate is not.
+        let read = || {
+            let path = self.certificate();
+            fs::read(&path).map_err(|source| ApiServerError::Certificate { path, source })
+        };
+        let (authority, url, kind) = match server {
+            Server::Itself => (Authority::Bytes(read()?), format!("https://{}", self.address), "direct"),
+            Server::Proxy(url) if url.starts_with("https:") => (Authority::Bytes(read()?), url.to_owned(), "proxy"),
+            Server::Proxy(url) => (Authority::None, url.to_owned(), "proxy"),
         };
         let path = self.directory.path().join(format!("{namespace}-{service_account}-{kind}.kubeconfig"));
-        let text = kubeconfig_for(self.directory.path(), &url, &token.unwrap_or_default());
+        let text = kubeconfig_for(authority, &url, &token.unwrap_or_default());
         fs::write(&path, text).map_err(|source| ApiServerError::File { path: path.clone(), source })?;
         Ok(path)
     }
@@ -155,14 +173,22 @@ pub enum ApiServerError {
         /// The cause.
         source: io::Error,
     },
+    /// Its certificate cannot be read.
+    #[error("cannot read {}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// No key for the tokens of ServiceAccounts could be made.
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
     /// No token was given.
     #[error("cannot get a token of a ServiceAccount")]
     Token(#[source] Box<kube::Error>),
-    /// Loopback has no free ports.
-    #[error("cannot find free ports on 127.0.0.1")]
+    /// There are no free ports.
+    #[error("cannot find free ports")]
     Ports(#[source] io::Error),
     /// A program could not be started.
     #[error("cannot start {program}")]
@@ -226,12 +252,26 @@ async fn is_ready(client: &Client) -> bool {
     tokio::time::timeout(ASK_FOR, client.request_text(request)).await.is_ok_and(|answer| answer.is_ok())
 }
 
-fn kubeconfig_for(directory: &Path, server: &str, token: &str) -> String {
-    let mut cluster = serde_json::json!({ "server": server });
-    if server.starts_with("https:")
-        && let Some(cluster) = cluster.as_object_mut()
-    {
-        cluster.insert("certificate-authority".to_owned(), certificate(directory).display().to_string().into());
+/// How a client knows the server.
+enum Authority<'a> {
+    /// By a file, which need not be there yet.
+    File(&'a Path),
+    /// By these bytes.
+    Bytes(Vec<u8>),
+    /// Not at all: it does not speak TLS.
+    None,
+}
+
+fn kubeconfig_for(authority: Authority<'_>, server: &str, token: &str) -> String {
+    let mut cluster = serde_json::Map::from_iter([("server".to_owned(), server.into())]);
+    match authority {
+        Authority::File(path) => {
+            cluster.insert("certificate-authority".to_owned(), path.display().to_string().into());
+        }
+        Authority::Bytes(bytes) => {
+            cluster.insert("certificate-authority-data".to_owned(), serde_json::json!(ByteString(bytes)));
+        }
+        Authority::None => {}
     }
     let config = serde_json::json!({
         "apiVersion": "v1",
@@ -299,10 +339,10 @@ fn server_arguments(directory: &Path, address: SocketAddr, etcd: SocketAddr, sta
     pairs.map(|(name, value)| format!("--{name}={value}")).into()
 }
 
-/// Three addresses of loopback that nobody listened on a moment ago.
-fn free_addresses() -> io::Result<[SocketAddr; 3]> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let listeners = [listen()?, listen()?, listen()?];
+/// An address at `ip` and two of loopback that nobody listened on a moment ago.
+fn free_addresses(ip: Ipv4Addr) -> io::Result<[SocketAddr; 3]> {
+    let listen = |ip| TcpListener::bind((ip, 0));
+    let listeners = [listen(ip)?, listen(Ipv4Addr::LOCALHOST)?, listen(Ipv4Addr::LOCALHOST)?];
     let [a, b, c] = &listeners;
     Ok([a.local_addr()?, b.local_addr()?, c.local_addr()?])
 }

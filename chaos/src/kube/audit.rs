@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -27,6 +29,10 @@ pub struct Request {
     pub name: String,
     /// The status code of the answer.
     pub code: u16,
+    /// The host that asked.
+    pub from: Option<IpAddr>,
+    /// When the request came; `None`: the log does not say.
+    pub at: Option<SystemTime>,
 }
 
 impl Audit {
@@ -74,6 +80,10 @@ struct Line {
     object_ref: ObjectRef,
     #[serde(default)]
     response_status: ResponseStatus,
+    #[serde(default, rename = "sourceIPs")]
+    source_ips: Vec<IpAddr>,
+    #[serde(default)]
+    request_received_timestamp: String,
 }
 
 #[derive(Deserialize)]
@@ -103,7 +113,16 @@ impl From<Line> for Request {
             Some(subresource) => format!("{resource}/{subresource}"),
             None => resource,
         };
-        Self { user: line.user.username, verb: line.verb, resource, namespace, name, code: line.response_status.code }
+        Self {
+            user: line.user.username,
+            verb: line.verb,
+            resource,
+            namespace,
+            name,
+            code: line.response_status.code,
+            from: line.source_ips.first().copied(),
+            at: humantime::parse_rfc3339(&line.request_received_timestamp).ok(),
+        }
     }
 }
 
@@ -123,8 +142,11 @@ mod tests {
         let [request] = requests.as_slice() else { panic!("{requests:?}") };
         assert!(request.is_write() && !request.is_forbidden());
         assert_eq!((request.resource.as_str(), request.name.as_str()), ("services/status", "nginx"));
+        assert_eq!(request.from, Some(IpAddr::from([127, 0, 0, 1])));
+        let at = request.at.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!((at.as_secs() % 60, at.subsec_micros()), (3, 456_789));
         assert!(audit.requests_of("metallb").unwrap().is_empty());
     }
 
-    const LINE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/default/services/nginx/status","verb":"update","user":{"username":"system:serviceaccount:metallb-system:controller","groups":["system:serviceaccounts"]},"sourceIPs":["127.0.0.1"],"objectRef":{"resource":"services","namespace":"default","name":"nginx","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200}}"#;
+    const LINE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/default/services/nginx/status","verb":"update","user":{"username":"system:serviceaccount:metallb-system:controller","groups":["system:serviceaccounts"]},"sourceIPs":["127.0.0.1"],"objectRef":{"resource":"services","namespace":"default","name":"nginx","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200},"requestReceivedTimestamp":"2026-11-22T01:02:03.456789Z"}"#;
 }

@@ -233,15 +233,32 @@ pub enum InstallError {
 ///
 /// When the API server refuses it.
 pub async fn apply(client: &Client, object: &Value) -> Result<DynamicObject, InstallError> {
+    let (api, name) = api_of(client, object);
+    Ok(api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?)
+}
+
+/// Writes the status of an object that is there, as who runs it would.
+///
+/// # Errors
+///
+/// When the API server refuses it.
+pub async fn apply_status(client: &Client, object: &Value) -> Result<(), InstallError> {
+    let (api, name) = api_of(client, object);
+    api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+/// The API of the object's kind and namespace, and its name.
+fn api_of<'a>(client: &Client, object: &'a Value) -> (Api<DynamicObject>, &'a str) {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let api_version = text("/apiVersion");
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
-    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+    let api = match text("/metadata/namespace") {
         "" => Api::all_with(client.clone(), &resource),
         namespace => Api::namespaced_with(client.clone(), namespace, &resource),
     };
-    Ok(api.patch(text("/metadata/name"), &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?)
+    (api, text("/metadata/name"))
 }
 
 /// The objects of a file of rights for another namespace than `metallb-system`. The cluster roles are the same everywhere.

@@ -10,7 +10,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use garpike_election::{Members, NodeName, NodeState, Selection};
+use garpike_election::{Members, NodeName, NodeState, Selection, Spread};
 use garpike_membership::io::{BindError, GossipSocket, Node, new_process};
 use garpike_membership::{Config, FeatureLevel, Key, Profile, SecretKey, Surroundings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -77,6 +77,7 @@ impl Speakers {
                 restart_grace: Duration::from_secs(60),
                 failback: Some(Duration::from_secs(30)),
                 host_ports: Vec::new(),
+                spread: Spread::Hash,
                 feature_level: FeatureLevel::CURRENT,
                 later_facts: BTreeMap::new(),
             };

@@ -103,6 +103,15 @@ impl Lab<'_> {
         self.signal_speaker(node, Signal::SIGKILL)
     }
 
+    /// Kills what serves on a node; its speaker lives on.
+    ///
+    /// # Errors
+    ///
+    /// As all faults, and when nothing serves there.
+    pub fn kill_echo(&mut self, node: &NodeName) -> Result<Instant, LabError> {
+        self.signal_role(node, Role::Echo, Signal::SIGKILL)
+    }
+
     /// Asks a node's speaker to end (SIGTERM).
     ///
     /// # Errors
@@ -212,9 +221,12 @@ impl Lab<'_> {
     }
 
     fn signal_speaker(&mut self, node: &NodeName, signal: Signal) -> Result<Instant, LabError> {
+        self.signal_role(node, Role::Speaker, signal)
+    }
+
+    fn signal_role(&mut self, node: &NodeName, role: Role, signal: Signal) -> Result<Instant, LabError> {
         self.node(node)?;
         let begun = now();
-        let role = Role::Speaker;
         match self.processes.signal(node, Which::Only(role), signal)? {
             0 => Err(LabError::NotRunning { node: node.clone(), role }),
             _ => Ok(begun),

@@ -2,7 +2,7 @@
 //!
 //! The net is 192.168.8.0/22 and fc00:f853:ccd:e799::/64. Node `n1` has 192.168.8.11, fc00:f853:ccd:e799::1:11 and
 //! 02:77:00:00:00:0b; the client has .200, ::1:200 and 02:77:00:00:01:01, the client without a cache .201, ::1:201 and
-//! 02:77:00:00:01:02. A second link of `n1`, where there is one, has 192.168.16.11 and 02:77:00:00:02:0b.
+//! 02:77:00:00:01:02, the host of the API server .202, ::1:202 and 02:77:00:00:01:04. A second link of `n1`, where there is one, has 192.168.16.11 and 02:77:00:00:02:0b.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,6 +32,13 @@ impl Host {
         mac: MacAddr([0x02, 0x77, 0, 0, 0x01, 0x02]),
         v4: Ipv4Addr::new(192, 168, 8, 201),
         v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe799, 0, 0, 1, 0x0201),
+    };
+
+    /// The host of the API server.
+    pub const API: Self = Self {
+        mac: MacAddr([0x02, 0x77, 0, 0, 0x01, 0x04]),
+        v4: Ipv4Addr::new(192, 168, 8, 202),
+        v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe799, 0, 0, 1, 0x0202),
     };
 
     /// The `number`th node, counted from 1.
@@ -124,14 +131,14 @@ mod tests {
     #[test]
     fn no_two_hosts_share_an_address() {
         let nodes = NodeNumber::first(100).unwrap().map(Host::node);
-        let hosts: Vec<Host> = nodes.chain([Host::CLIENT, Host::FRESH]).collect();
+        let hosts: Vec<Host> = nodes.chain([Host::CLIENT, Host::FRESH, Host::API]).collect();
         let second = NodeNumber::first(100).unwrap().map(|number| SecondLink::node(number).mac);
 
         let addresses: BTreeSet<IpAddr> = hosts.iter().flat_map(|host| host.addresses()).map(|(ip, _)| ip).collect();
         let macs: BTreeSet<MacAddr> = hosts.iter().map(|host| host.mac).chain(second).chain([STRANGER]).collect();
 
-        assert_eq!(addresses.len(), 204);
-        assert_eq!(macs.len(), 203);
+        assert_eq!(addresses.len(), 206);
+        assert_eq!(macs.len(), 204);
     }
 
     #[test]

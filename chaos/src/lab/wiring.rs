@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
@@ -13,7 +13,8 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::netns::Namespace;
 use super::{LOOPBACK, LabError};
@@ -129,6 +130,15 @@ impl Namespace {
     pub(super) fn add_neighbour(&self, index: IfIndex, ip: IpAddr, mac: MacAddr) -> Result<(), LabError> {
         self.request(format!("note that {ip} is at {mac} on link {index}"), move |netlink| async move {
             netlink.neighbours().add(index.0, ip).link_layer_address(&mac.0).replace().execute().await
+        })
+    }
+
+    /// Leads packets to one host through an interface.
+    pub(super) fn add_route(&self, index: IfIndex, to: Ipv4Addr) -> Result<(), LabError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).output_interface(index.0);
+        let route = route.scope(RouteScope::Link).build();
+        self.request(format!("lead {to} to link {index}"), move |netlink| async move {
+            netlink.route().add(route).replace().execute().await
         })
     }
 

@@ -14,6 +14,7 @@ use crate::manifests::SYSTEM_NAMESPACE;
 use crate::problem::{FieldPath, Problem};
 use crate::schema::closest;
 use crate::tree::{self, Lines, Tree};
+pub use duration::go_duration;
 use fields::{ADVERTISEMENT, BFD_PROFILE, Kept, PEER, POOL, ROOT, SELECTOR, Table};
 
 /// The custom resources that say what a ConfigMap says, in the order in which MetalLB's converter writes them. `file` is

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::problem::Problem;
 use crate::tree::Lines;
-use crate::{IPAddressPool, L2Advertisement, ServingEndpoints};
+use crate::{Community, IPAddressPool, L2Advertisement, ServingEndpoints};
 
 /// What people wrote, not judged yet.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Objects {
     pub pools: BTreeMap<ObjectKey, Sourced<IPAddressPool>>,
     /// The advertisements.
     pub advertisements: BTreeMap<ObjectKey, Sourced<L2Advertisement>>,
+    /// The names of BGP communities; those of files are not kept.
+    pub communities: BTreeMap<ObjectKey, Sourced<Community>>,
     /// The Services of every type.
     pub services: BTreeMap<ObjectKey, Sourced<Service>>,
     /// The nodes.
@@ -42,6 +44,7 @@ impl Objects {
         let Self {
             pools,
             advertisements,
+            communities,
             services,
             nodes,
             namespaces,
@@ -59,6 +62,7 @@ impl Objects {
         let mut problems = Vec::new();
         insert_all(&mut self.pools, pools, "IPAddressPool", &mut problems);
         insert_all(&mut self.advertisements, advertisements, "L2Advertisement", &mut problems);
+        insert_all(&mut self.communities, communities, "Community", &mut problems);
         insert_all(&mut self.services, services, "Service", &mut problems);
         insert_all(&mut self.nodes, nodes, "Node", &mut problems);
         insert_all(&mut self.namespaces, namespaces, "Namespace", &mut problems);

@@ -4,6 +4,7 @@
 //! the mixed-family range and the namespace selector that matches nothing (which opened a pool to everybody) mended.
 
 mod advertisements;
+mod communities;
 mod overrides;
 mod pools;
 mod services;
@@ -21,6 +22,7 @@ use crate::objects::{ObjectKey, Objects, Source, Sourced};
 use crate::problem::{FieldPath, Problem, Severity};
 use crate::{Labels, Selector};
 
+pub use communities::{invalid_community, judge_community};
 pub use services::{Claim, judge_service};
 
 /// Which objects are ours.
@@ -45,6 +47,7 @@ pub fn validate(objects: &Objects, scope: &Scope) -> (Config, Vec<Problem>) {
     let pools = pools::validate(objects, scope, &namespaces, &mut problems);
     let nodes = nodes(objects, &mut problems);
     let advertisements = advertisements::validate(objects, scope, &pools, &nodes, &mut problems);
+    communities::validate(objects, scope, &mut problems);
     let services = services::validate(objects, scope, &pools, &mut problems);
     let strays = services::strays(objects, &services, &mut problems);
     let drained = overrides::drained(objects, &mut problems);

@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use garpike_controller_api::config::PoolName;
 use garpike_controller_api::{IPAddressPoolStatus, Problem, Scope};
+use garpike_election::ServiceKey;
 use garpike_kubernetes::Recorder;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
@@ -23,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::foreign;
 use super::lease::Leadership;
 use super::watches::{Input, Watches};
-use super::writes::{self, Outcome, PoolOutcome};
+use super::writes::{self, ConditionOutcome, Outcome, PoolOutcome};
 use crate::health::{Doing, Health};
 use crate::metrics;
 use crate::planner::{Failure, Write};
@@ -72,6 +73,7 @@ pub(crate) async fn serve(office: Office, from: Instant) -> End {
     loop {
         term.handle_timeout();
         term.begin_writes();
+        term.begin_conditions();
         term.report();
         let wake = sleep_until(term.wake_at().into());
         tokio::select! {
@@ -80,6 +82,7 @@ pub(crate) async fn serve(office: Office, from: Instant) -> End {
             () = &mut lost => return End::Lost,
             () = &mut foreign => return End::Foreign,
             Some((write, outcome)) = term.under_way.next() => term.handle_outcome(&write, outcome),
+            Some((service, outcome)) = term.conditions.next() => term.handle_condition_outcome(&service, outcome),
             Some(outcomes) = OptionFuture::from(term.pool_writes.as_mut()) => term.handle_pool_outcomes(outcomes),
             Some(input) = term.watches.next() => term.handle_input(input),
             () = wake => {}
@@ -93,6 +96,9 @@ struct Term {
     watches: Watches,
     under_way: FuturesUnordered<BoxFuture<'static, (Write, Outcome)>>,
     pool_writes: Option<BoxFuture<'static, Vec<PoolOutcome>>>,
+    conditions: FuturesUnordered<BoxFuture<'static, (ServiceKey, ConditionOutcome)>>,
+    /// Whether conditions may be written, as far as is known.
+    may_write_conditions: bool,
     /// The API server has asked not to be asked before.
     throttled_until: Option<Instant>,
     /// When the pools are to be judged; `None`: nothing has changed.
@@ -117,6 +123,8 @@ impl Term {
             office,
             under_way: FuturesUnordered::new(),
             pool_writes: None,
+            conditions: FuturesUnordered::new(),
+            may_write_conditions: true,
             throttled_until: None,
             judge_at: None,
             report_at: now,
@@ -133,6 +141,40 @@ impl Term {
             debug!(service = %write.service, addresses = ?write.addresses, "writing");
             self.under_way.push(writes::service(self.office.client.clone(), write, body).boxed());
         }
+    }
+
+    /// Writes conditions while no address waits to be written.
+    fn begin_conditions(&mut self) {
+        let now = now();
+        let idle = self.under_way.is_empty() && self.registry.is_serving() && self.throttled_until.is_none();
+        while idle && self.may_write_conditions && self.conditions.len() < CONDITIONS_IN_FLIGHT {
+            if !self.office.leadership.borrow().leads(now) {
+                break;
+            }
+            let Some(write) = self.registry.poll_condition() else { break };
+            debug!(service = %write.service, "writing a condition");
+            self.conditions.push(writes::condition(self.office.client.clone(), write).boxed());
+        }
+    }
+
+    fn handle_condition_outcome(&mut self, service: &ServiceKey, outcome: ConditionOutcome) {
+        let seen = match outcome {
+            ConditionOutcome::Written(seen) => Some(*seen),
+            ConditionOutcome::Gone => None,
+            ConditionOutcome::Forbidden(error) => {
+                if self.may_write_conditions {
+                    info!(error, "no conditions are written to Services; events say the same");
+                }
+                self.may_write_conditions = false;
+                None
+            }
+            // Said again with the next change of the Service.
+            ConditionOutcome::Failed(error) => {
+                debug!(%service, error, "a condition cannot be written");
+                None
+            }
+        };
+        self.registry.handle_condition_written(service, seen, now());
     }
 
     fn handle_outcome(&mut self, write: &Write, outcome: Outcome) {
@@ -185,6 +227,7 @@ impl Term {
         let change = match input {
             Input::Pools(update) => self.registry.handle_pools(update),
             Input::Advertisements(update) => self.registry.handle_advertisements(update),
+            Input::Communities(update) => self.registry.handle_communities(update),
             Input::Namespaces(update) => self.registry.handle_namespaces(update),
             Input::Services(update) => {
                 self.registry.handle_services(update, now());
@@ -250,6 +293,7 @@ impl Term {
             return;
         }
         self.report_at = now + REPORT_EACH;
+        self.registry.handle_condition_tick();
         let first = self.office.health.send_if_modified(|health| health.set(Doing::Serving));
         if first {
             let took = now.saturating_duration_since(self.began);
@@ -308,6 +352,8 @@ fn now() -> Instant {
 
 /// How many writes are under way at once. Design value: more are not faster with the API server that was measured.
 const IN_FLIGHT: usize = 16;
+/// Chosen: people read them, and addresses go first.
+const CONDITIONS_IN_FLIGHT: usize = 4;
 /// Chosen: a file with many pools is applied in this time.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often pools are reported at most. Design value.

@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, SelectAll};
-use garpike_controller_api::{IPAddressPool, L2Advertisement};
+use garpike_controller_api::{Community, IPAddressPool, L2Advertisement};
 use garpike_kubernetes::{Lenient, Update, follow, follow_as};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::watcher;
@@ -17,6 +17,8 @@ pub(crate) enum Input {
     Pools(Update<Lenient<IPAddressPool>>),
     /// Of advertisements.
     Advertisements(Update<Lenient<L2Advertisement>>),
+    /// Of communities.
+    Communities(Update<Lenient<Community>>),
     /// Of namespaces.
     Namespaces(Update<Lenient<Namespace>>),
     /// Of Services.
@@ -34,10 +36,12 @@ impl Watches {
         let any = watcher::Config::default;
         let pools = follow(Api::namespaced(client.clone(), namespace), any(), trim);
         let advertisements = follow(Api::namespaced(client.clone(), namespace), any(), trim);
+        let communities = follow(Api::namespaced(client.clone(), namespace), any(), trim);
         let namespaces = follow(Api::all(client.clone()), any(), trim);
         let small = stream::select_all([
             pools.map(Input::Pools).boxed(),
             advertisements.map(Input::Advertisements).boxed(),
+            communities.map(Input::Communities).boxed(),
             namespaces.map(Input::Namespaces).boxed(),
         ]);
         Self { services: services(client), small }

@@ -8,12 +8,14 @@ use garpike_election::ServiceKey;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use kube::api::PostParams;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
 use crate::planner::Write;
+use crate::registry::ConditionWrite;
 use crate::seen::{FIELD_MANAGER, RawService, Seen};
 
 /// What came of a write to a Service.
@@ -84,6 +86,37 @@ struct Said {
     message: String,
 }
 
+/// What came of a write of a condition.
+#[derive(Debug)]
+pub(crate) enum ConditionOutcome {
+    /// The object is this.
+    Written(Box<Seen>),
+    /// There is no such Service.
+    Gone,
+    /// The right is missing: as MetalLB's manifests have it, a controller may replace a status, and not patch it.
+    Forbidden(String),
+    /// It did not work.
+    Failed(String),
+}
+
+/// Applies a condition to the status of a Service.
+pub(crate) async fn condition(client: Client, write: ConditionWrite) -> (ServiceKey, ConditionOutcome) {
+    let ServiceKey { namespace, name } = &write.service;
+    let api: Api<RawService> = Api::namespaced(client, namespace);
+    let parameters = PatchParams::apply(CONDITION_MANAGER).force();
+    let patch = Patch::Apply(write.body(Timestamp::now()));
+    let outcome = match timeout(ANSWER_WITHIN, api.patch_status(name, &parameters, &patch)).await {
+        Ok(Ok(raw)) => ConditionOutcome::Written(Box::new(raw.seen)),
+        Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::NOT_FOUND => ConditionOutcome::Gone,
+        Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::FORBIDDEN => {
+            ConditionOutcome::Forbidden(status.message.clone())
+        }
+        Ok(Err(error)) => ConditionOutcome::Failed(error.to_string()),
+        Err(_) => ConditionOutcome::Failed(format!("no answer within {} s", ANSWER_WITHIN.as_secs_f32())),
+    };
+    (write.service, outcome)
+}
+
 /// What came of a write to a pool.
 #[derive(Debug)]
 pub(crate) struct PoolOutcome {
@@ -107,6 +140,9 @@ pub(crate) async fn pools(api: Api<IPAddressPool>, writes: Vec<(PoolName, IPAddr
     outcomes
 }
 
+/// Who writes conditions in `metadata.managedFields`: another name than that of addresses, so that neither takes fields from
+/// the other.
+const CONDITION_MANAGER: &str = "garpike-controller-conditions";
 /// How long the API server may work on a write. A new leader waits as long for those of the one before it.
 pub(crate) const REQUEST_WITHIN: Duration = Duration::from_secs(1);
 /// How long its answer is waited for. Chosen: the API server's own limit passes first, so that it can say so.

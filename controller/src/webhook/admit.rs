@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use garpike_controller_api::{
     BGPAdvertisement, BGPPeer, Community, FieldPath, IPAddressPool, L2Advertisement, ObjectKey, Objects, Problem,
-    Scope, Severity, Source, Sourced, validate,
+    Scope, Severity, Source, Sourced, judge_community, validate,
 };
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -29,6 +29,18 @@ pub(super) enum Subject {
 }
 
 impl Subject {
+    /// As Kubernetes calls the kind.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "IPAddressPool",
+            Self::L2Advertisement => "L2Advertisement",
+            Self::BgpAdvertisement => "BGPAdvertisement",
+            Self::Community => "Community",
+            Self::BfdProfile => "BFDProfile",
+            Self::BgpPeer => "BGPPeer",
+        }
+    }
+
     /// The kind that is judged at a path; the paths are MetalLB's.
     pub(super) fn of_path(path: &str) -> Option<Self> {
         match path {
@@ -75,9 +87,12 @@ pub(super) fn judge(subject: Subject, review: &Review, live: &Live, namespace: &
             }
             problems
         }),
-        Subject::Community => with(review, |community: Community| bgp::community(&community, &live.communities)),
+        Subject::Community => with(review, |community: Community| {
+            let others = live.communities.iter().filter(|other| other.name_any() != community.name_any());
+            judge_community(&community, others)
+        }),
         Subject::BgpAdvertisement => {
-            with(review, |advertisement: BGPAdvertisement| bgp::advertisement(&advertisement, &live.pools))
+            with(review, |advertisement: BGPAdvertisement| bgp::advertisement(&advertisement, live))
         }
         Subject::BgpPeer => with(review, |peer: BGPPeer| bgp::peer(&peer, &live.peers)),
         // The schema says all that there is to say.

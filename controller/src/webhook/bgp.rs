@@ -1,57 +1,26 @@
 //! The kinds that only BGP uses: accepted as data, with the checks that do not depend on a running router.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
+use garpike_controller_api::legacy::go_duration;
 use garpike_controller_api::{
-    AddressRange, BGPAdvertisement, BGPPeer, Community, Family, FieldPath, IPAddressPool, Labels, Problem, Selector,
+    AddressRange, BGPAdvertisement, BGPAdvertisementSpec, BGPPeer, BGPPeerSpec, DynamicAsn, Family, FieldPath,
+    IPAddressPool, Labels, Problem, Selector, invalid_community,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
+
+use super::live::Live;
 
 /// What everybody is told who writes such an object.
 pub(super) fn inactive() -> Problem {
     Problem::warning("is accepted, BGP is not active")
 }
 
-/// What is wrong with names of communities, each of which may be there once.
-pub(super) fn community(object: &Community, all: &[Community]) -> Vec<Problem> {
-    let others = all.iter().filter(|other| other.name_any() != object.name_any());
-    let taken: Vec<&str> = others.flat_map(|other| &other.spec.communities).map(|alias| alias.name.as_str()).collect();
-    let mut problems = Vec::new();
-    let names: Vec<&str> = object.spec.communities.iter().map(|alias| alias.name.as_str()).collect();
-    for (index, alias) in object.spec.communities.iter().enumerate() {
-        let field = FieldPath::of(["spec", "communities"]).index(index);
-        if taken.contains(&alias.name.as_str()) || names.iter().take(index).any(|name| *name == alias.name) {
-            let text = format!("duplicate definition of community \"{}\"", alias.name);
-            problems.push(Problem::error(text).at(field.key("name")).mend("give each name once"));
-        }
-        problems.extend(community_value(&alias.value).map(|problem| problem.at(field.key("value"))));
-    }
-    problems
-}
-
-/// What is wrong with a community: two numbers of 16 bits, or `large` and three of 32 bits.
-fn community_value(value: &str) -> Option<Problem> {
-    let parts: Vec<&str> = value.split(':').collect();
-    let wrong = match parts.as_slice() {
-        [high, low] => [high, low].into_iter().find(|part| part.parse::<u16>().is_err()),
-        ["large", rest @ ..] if rest.len() == 3 => rest.iter().find(|part| part.parse::<u32>().is_err()),
-        [_, _, _, _] => {
-            let text = format!("invalid community value: \"{value}\"; expected community to be of format large:A:B:C");
-            return Some(Problem::error(text));
-        }
-        _ => {
-            let text = format!("invalid community format: \"{value}\"");
-            return Some(Problem::error(text).mend("write A:B, or large:A:B:C"));
-        }
-    };
-    let text = format!("invalid community value: invalid section \"{}\" of community \"{value}\"", wrong?);
-    Some(Problem::error(text).mend("write numbers from 0 to 65535, after large: from 0 to 4294967295"))
-}
-
 /// What is wrong with an advertisement.
-pub(super) fn advertisement(object: &BGPAdvertisement, pools: &[IPAddressPool]) -> Vec<Problem> {
-    let spec = &object.spec;
+pub(super) fn advertisement(object: &BGPAdvertisement, live: &Live) -> Vec<Problem> {
+    let (spec, pools) = (&object.spec, &live.pools);
     let field = |name: &str| FieldPath::of(["spec", name]);
     let mut problems = vec![inactive()];
     for (name, list) in
@@ -63,9 +32,18 @@ pub(super) fn advertisement(object: &BGPAdvertisement, pools: &[IPAddressPool]) 
             problems.push(Problem::error("is there twice").at(field(name).index(index)).value(item));
         }
     }
-    // A word without colon is the name of a Community, which may come later.
-    for (index, value) in spec.communities.iter().enumerate().filter(|(_, value)| value.contains(':')) {
-        problems.extend(community_value(value).map(|problem| problem.at(field("communities").index(index))));
+    let known = |name: &String| {
+        live.communities.iter().any(|object| object.spec.communities.iter().any(|alias| alias.name == *name))
+    };
+    for (index, value) in spec.communities.iter().enumerate() {
+        let field = field("communities").index(index);
+        if value.contains(':') {
+            problems.extend(invalid_community(value).map(|problem| problem.at(field)));
+        } else if !known(value) {
+            // The name of a Community, which may come later.
+            let problem = Problem::warning("is not the name of a community").at(field).value(value);
+            problems.push(problem.mend("define it in a Community object"));
+        }
     }
     for (name, list) in [
         ("ipAddressPoolSelectors", &spec.ip_address_pool_selectors),
@@ -87,7 +65,52 @@ pub(super) fn advertisement(object: &BGPAdvertisement, pools: &[IPAddressPool]) 
             problems.extend(too_specific(pool, family, length));
         }
     }
+    let others = live.bgp_advertisements.iter().filter(|other| other.name_any() != object.name_any());
+    problems.extend(others.filter_map(|other| contradiction(object, other, live)));
     problems
+}
+
+/// Complains of an advertisement that says the same as this one, or another preference for the same routes.
+fn contradiction(object: &BGPAdvertisement, other: &BGPAdvertisement, live: &Live) -> Option<Problem> {
+    let (spec, theirs) = (&object.spec, &other.spec);
+    if spec == theirs {
+        return Some(Problem::error(format!(
+            "BGPAdvertisement {} already exists, with the same spec",
+            other.name_any()
+        )));
+    }
+    let lengths = |spec: &BGPAdvertisementSpec| {
+        (spec.aggregation_length.unwrap_or(32), spec.aggregation_length_v6.unwrap_or(128))
+    };
+    let same_peer =
+        spec.peers.is_empty() || theirs.peers.is_empty() || spec.peers.iter().any(|peer| theirs.peers.contains(peer));
+    let same_pool = live.pools.iter().any(|pool| selects(object, pool) && selects(other, pool));
+    let differ = spec.local_pref.unwrap_or(0) != theirs.local_pref.unwrap_or(0);
+    if !differ || lengths(spec) != lengths(theirs) || !same_peer || !same_pool || !share_a_node(spec, theirs, live) {
+        return None;
+    }
+    let text = format!(
+        "contradicts BGPAdvertisement {}, which sets {} for a pool, aggregation length, peer and node that both mean",
+        other.name_any(),
+        theirs.local_pref.unwrap_or(0)
+    );
+    let problem = Problem::error(text).at(FieldPath::of(["spec", "localPref"])).value(spec.local_pref.unwrap_or(0));
+    Some(problem.mend("write the same localPref in both"))
+}
+
+/// Whether some node is meant by both. Where the nodes cannot be read, only equal words mean the same.
+fn share_a_node(one: &BGPAdvertisementSpec, other: &BGPAdvertisementSpec, live: &Live) -> bool {
+    if one.node_selectors.is_empty() || other.node_selectors.is_empty() {
+        return true;
+    }
+    let Some(nodes) = &live.nodes else { return one.node_selectors == other.node_selectors };
+    let read =
+        |list: &[LabelSelector]| list.iter().filter_map(|selector| Selector::new(selector).ok()).collect::<Vec<_>>();
+    let (one, other) = (read(&one.node_selectors), read(&other.node_selectors));
+    nodes.iter().any(|node| {
+        let labels: Labels = node.metadata.labels.clone().into();
+        labels.match_any(&one) && labels.match_any(&other)
+    })
 }
 
 fn selects(object: &BGPAdvertisement, pool: &IPAddressPool) -> bool {
@@ -180,6 +203,16 @@ pub(super) fn peer(object: &BGPPeer, all: &[BGPPeer]) -> Vec<Problem> {
         problems
             .push(Problem::error("is there beside passwordSecret").at(field("password")).mend("write one of the two"));
     }
+    if spec.my_asn == 0 {
+        problems
+            .push(Problem::error("is missing").at(field("myASN")).mend("write the number of our autonomous system"));
+    }
+    let is_internal = spec.dynamic_asn == Some(DynamicAsn::Internal) || spec.peer_asn == Some(spec.my_asn);
+    if spec.ebgp_multi_hop == Some(true) && is_internal {
+        let problem = Problem::error("is set for a peer of our own autonomous system").at(field("ebgpMultiHop"));
+        problems.push(problem.mend("leave it out"));
+    }
+    problems.extend(timers(spec));
     problems.extend(selectors(&spec.node_selectors, &field("nodeSelectors")));
     let same = |other: &&BGPPeer| other.name_any() != object.name_any() && other.spec == *spec;
     if let Some(other) = all.iter().find(same) {
@@ -198,13 +231,55 @@ pub(super) fn deletion(profile: &str, peers: &[BGPPeer]) -> Vec<Problem> {
     user.map(problem).into_iter().collect()
 }
 
-fn selectors(list: &[LabelSelector], field: &FieldPath) -> Vec<Problem> {
-    let problem = |(index, selector)| {
-        let error = Selector::new(selector).err()?;
-        Some(Problem::error(error.to_string()).at(field.index(index)))
+/// What is wrong with the times of a peer. One that is missing follows from the other: three signs of life in a hold time.
+fn timers(spec: &BGPPeerSpec) -> Vec<Problem> {
+    let field = |name: &str| FieldPath::of(["spec", name]);
+    let mut problems = Vec::new();
+    let mut read = |name: &str, text: &Option<String>| {
+        let time = text.as_deref().map(|text| go_duration(text).ok_or(text));
+        match time {
+            Some(Err(text)) => {
+                let problem = Problem::error("is not a duration").at(field(name)).value(text);
+                problems.push(problem.mend("write it as in 90s"));
+                None
+            }
+            Some(Ok(time)) => Some(time),
+            None => None,
+        }
     };
-    list.iter().enumerate().filter_map(problem).collect()
+    let (hold, keepalive) = (read("holdTime", &spec.hold_time), read("keepaliveTime", &spec.keepalive_time));
+    let hold = hold.or_else(|| keepalive.map(|keepalive| keepalive.saturating_mul(3)));
+    if let Some(hold) = hold.filter(|hold| !hold.is_zero() && *hold < SHORTEST_HOLD) {
+        let problem = Problem::error(format!("invalid hold time {hold:?}")).at(field("holdTime"));
+        problems.push(problem.mend("write 0s, or 3s at least"));
+    }
+    if let (Some(hold), Some(keepalive)) = (hold, keepalive)
+        && keepalive > hold
+    {
+        let problem = Problem::error(format!("is longer than the hold time {hold:?}")).at(field("keepaliveTime"));
+        problems.push(problem.mend("write a third of it"));
+    }
+    problems
 }
+
+fn selectors(list: &[LabelSelector], field: &FieldPath) -> Vec<Problem> {
+    let mut read: Vec<Selector> = Vec::new();
+    let mut problems = Vec::new();
+    for (index, selector) in list.iter().enumerate() {
+        match Selector::new(selector) {
+            Ok(selector) if read.contains(&selector) => {
+                let text = format!("selects \"{selector}\" a second time");
+                problems.push(Problem::error(text).at(field.index(index)).mend("remove one of the two"));
+            }
+            Ok(selector) => read.push(selector),
+            Err(error) => problems.push(Problem::error(error.to_string()).at(field.index(index))),
+        }
+    }
+    problems
+}
+
+/// RFC 4271 section 4.2: the hold time must be zero or at least three seconds.
+const SHORTEST_HOLD: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -224,26 +299,6 @@ mod tests {
                 assert_eq!(widest_prefix(&range), expected, "{text}");
             } else {
                 assert_eq!(text, "0.0.0.1-255.255.255.254", "only this one is no range of service IPs");
-            }
-        }
-    }
-
-    #[test]
-    fn communities_are_two_or_three_numbers() {
-        for (value, named) in [
-            ("65535:65281", None),
-            ("large:1:2:4294967295", None),
-            ("65536:1", Some("invalid community value: invalid section \"65536\"")),
-            ("large:1:2:x", Some("invalid community value: invalid section \"x\"")),
-            ("lrge:1:2:3", Some("expected community to be of format large")),
-            ("1:2:3", Some("invalid community format")),
-            ("", Some("invalid community format")),
-        ] {
-            let text = community_value(value).map(|problem| problem.to_string());
-            match (text, named) {
-                (None, None) => {}
-                (Some(text), Some(named)) => assert!(text.contains(named), "{text}"),
-                (text, named) => panic!("{value}: {text:?}, expected {named:?}"),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use garpike_controller_api::{BGPPeer, Community, IPAddressPool, L2Advertisement};
+use garpike_controller_api::{BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client, Resource};
@@ -17,6 +17,7 @@ use super::admit::Subject;
 pub(super) struct Live {
     pub(super) pools: Vec<IPAddressPool>,
     pub(super) advertisements: Vec<L2Advertisement>,
+    pub(super) bgp_advertisements: Vec<BGPAdvertisement>,
     pub(super) communities: Vec<Community>,
     pub(super) peers: Vec<BGPPeer>,
     /// `None`: they cannot be read, or nothing depends on them.
@@ -38,7 +39,12 @@ impl Live {
                 live.advertisements = all(client, namespace).await?;
                 live.nodes = nodes(client).await;
             }
-            Subject::BgpAdvertisement => live.pools = all(client, namespace).await?,
+            Subject::BgpAdvertisement => {
+                live.pools = all(client, namespace).await?;
+                live.bgp_advertisements = all(client, namespace).await?;
+                live.communities = all(client, namespace).await?;
+                live.nodes = nodes(client).await;
+            }
             Subject::Community => live.communities = all(client, namespace).await?,
             Subject::BgpPeer | Subject::BfdProfile => live.peers = all(client, namespace).await?,
         }

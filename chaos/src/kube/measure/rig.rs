@@ -65,6 +65,13 @@ impl<'a> Rig<'a> {
         self.write_all(service_ips).await
     }
 
+    /// Writes an address into the status of one Service, as a controller without thoughts would.
+    pub(super) async fn assign(&self, name: &str, ip: Ipv4Addr) -> Result<()> {
+        let service = services(self.server).get(name).await?;
+        self.write_all(vec![(service, Some(ip))]).await?;
+        Ok(())
+    }
+
     /// Takes all of them away again.
     pub(super) async fn clear_all(&self) -> Result<()> {
         let services = self.list().await?.into_iter().map(|service| (service, None)).collect();

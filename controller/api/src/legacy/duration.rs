@@ -1,5 +1,7 @@
 //! Times as the old configuration writes them and MetalLB's resources have them: `90s`, `1m30s`, `2h45m0.5s`.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// The time in whole seconds, as Go prints it.
@@ -18,6 +20,11 @@ pub(super) fn whole_seconds(text: &str) -> Result<String, InvalidTime> {
         (0, _) => format!("{minutes}m{rest}s"),
         (_, _) => format!("{hours}h{minutes}m{rest}s"),
     })
+}
+
+/// A time in whole seconds, as Go reads it; `None`: the text is no time.
+pub fn go_duration(text: &str) -> Option<Duration> {
+    seconds(text).map(Duration::from_secs)
 }
 
 /// Why a time is not carried over.

@@ -90,6 +90,33 @@ fn bad_fields_are_refused_with_field_value_and_rule() {
             json!({"aggregationLength": 33}),
             "invalid aggregation length 33",
         ),
+        (
+            Subject::BgpAdvertisement,
+            "BGPAdvertisement",
+            json!({"nodeSelectors": [{"matchLabels": {"a": "b"}}, {"matchLabels": {"a": "b"}}]}),
+            "spec.nodeSelectors[1]: selects",
+        ),
+        (Subject::BgpPeer, "BGPPeer", peer(&json!({"holdTime": "2s"})), "spec.holdTime: invalid hold time 2s"),
+        (
+            Subject::BgpPeer,
+            "BGPPeer",
+            peer(&json!({"keepaliveTime": "0.5s", "holdTime": "x"})),
+            "\"x\" is not a duration",
+        ),
+        (
+            Subject::BgpPeer,
+            "BGPPeer",
+            peer(&json!({"holdTime": "9s", "keepaliveTime": "10s"})),
+            "spec.keepaliveTime: is longer than the hold time 9s",
+        ),
+        (Subject::BgpPeer, "BGPPeer", peer(&json!({"myASN": 0})), "spec.myASN: is missing"),
+        (Subject::BgpPeer, "BGPPeer", peer(&json!({"peerASN": 1, "ebgpMultiHop": true})), "spec.ebgpMultiHop: is set"),
+        (
+            Subject::BgpPeer,
+            "BGPPeer",
+            peer(&json!({"dynamicASN": "external"})),
+            "spec.peerASN: is there beside dynamicASN",
+        ),
         (Subject::BgpPeer, "BGPPeer", json!({"peerASN": "x"}), "cannot be read"),
     ] {
         let text = bad(subject, kind, spec);
@@ -145,6 +172,54 @@ fn an_aggregation_that_is_shorter_than_the_pools_is_refused() {
 }
 
 #[test]
+fn two_advertisements_do_not_contradict_each_other() {
+    let advertisement = |name: &str, spec: &Value| json!({"kind": "BGPAdvertisement", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
+    let node = |name: &str, rack: &str| {
+        serde_json::from_value(json!({"metadata": {"name": name, "labels": {"rack": rack}}})).unwrap()
+    };
+    let rack = |rack: &str| json!([{"matchLabels": {"rack": rack}}]);
+    let there = json!({"localPref": 100, "peers": ["a", "b"], "nodeSelectors": rack("1")});
+    let live = Live {
+        bgp_advertisements: vec![parse(advertisement("there", &there)).unwrap()],
+        nodes: Some(vec![node("n1", "1"), node("n2", "2")]),
+        ..live(&[pool("p", "10.0.0.0/24", 1)], &[])
+    };
+    let judged =
+        |spec: Value| judge(Subject::BgpAdvertisement, &create(&advertisement("new", &spec)), &live, NAMESPACE);
+
+    assert!(denied(judged(there.clone())).contains("BGPAdvertisement there already exists"));
+    assert!(denied(judged(json!({"localPref": 200}))).contains("spec.localPref: \"200\" contradicts"));
+    for spec in [
+        json!({"localPref": 100}),
+        json!({"localPref": 200, "peers": ["c"]}),
+        json!({"localPref": 200, "nodeSelectors": rack("2")}),
+        json!({"localPref": 200, "aggregationLength": 26}),
+        json!({"localPref": 200, "ipAddressPools": ["other"]}),
+    ] {
+        assert!(matches!(judged(spec.clone()), Verdict::Allowed(_)), "{spec}");
+    }
+}
+
+#[test]
+fn a_community_that_nobody_has_defined_is_told_and_not_refused() {
+    let community = json!({
+        "kind": "Community", "metadata": {"name": "c", "namespace": NAMESPACE},
+        "spec": {"communities": [{"name": "known", "value": "1:1"}]},
+    });
+    let live = Live { communities: vec![parse(community).unwrap()], ..Live::default() };
+    let object = json!({
+        "kind": "BGPAdvertisement", "metadata": {"name": "x", "namespace": NAMESPACE},
+        "spec": {"communities": ["known", "unknown"]},
+    });
+
+    let Verdict::Allowed(warnings) = judge(Subject::BgpAdvertisement, &create(&object), &live, NAMESPACE) else {
+        panic!("denied");
+    };
+    assert!(warnings.join(" ").contains("\"unknown\" is not the name of a community"), "{warnings:?}");
+    assert!(!warnings.join(" ").contains("\"known\""), "{warnings:?}");
+}
+
+#[test]
 fn what_has_no_effect_is_told_and_not_refused() {
     let advertisement = |spec: Value| json!({"kind": "L2Advertisement", "metadata": {"name": "x", "namespace": NAMESPACE}, "spec": spec});
     let warned = |spec: Value, live: &Live| match judge(
@@ -189,6 +264,13 @@ fn denied(verdict: Verdict) -> String {
         Verdict::Denied(text) => text,
         Verdict::Allowed(warnings) => panic!("allowed, with {warnings:?}"),
     }
+}
+
+/// A good peer with some fields in place of its own.
+fn peer(more: &Value) -> Value {
+    let mut spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
 }
 
 fn pool(name: &str, addresses: &str, second: u32) -> Value {
