@@ -2,7 +2,8 @@
 //!
 //! [`Allocator`] gives and takes back single addresses, [`planner`] decides from one change to the next who has which and
 //! what must be written, [`plan`] does so for a whole configuration at once, and [`allocate`] for a directory of
-//! manifests. [`run`] is the process that does so in a Kubernetes cluster. [`overrides`] writes drains and choices of owners beside them. Allocation is deterministic and sticky: equal
+//! manifests. [`run`] is the process that does so in a Kubernetes cluster. [`overrides`] writes drains and choices of owners
+//! beside them. Allocation is deterministic and sticky: equal
 //! inputs give equal addresses, and a Service that has a valid address keeps it.
 
 pub mod allocate;

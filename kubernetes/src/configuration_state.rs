@@ -249,7 +249,8 @@ fn version(object: &ConfigurationState) -> u64 {
     object.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// What the status must say, unless it says so already. What was said before stays until somebody has looked. The time is that of the last change between right and wrong.
+/// What the status must say, unless it says so already. What was said before stays until somebody has looked. The time is that of
+/// the last change between right and wrong.
 fn status(
     held: Option<&ConfigurationStateStatus>,
     Report { problems, findings }: Report<'_>,

@@ -11,7 +11,8 @@
 //!     └────────────────────────────────────┴──── in the source again ──────────┘
 //! ```
 //!
-//! A node that knows no member lets nothing expire. What is expiring still opens but is told to nobody ([`Keyring::ids`]), so that nobody seals with it when it goes.
+//! A node that knows no member lets nothing expire. What is expiring still opens but is told to nobody ([`Keyring::ids`]), so
+//! that nobody seals with it when it goes.
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,8 @@
 //!
 //! The net is 192.168.8.0/22 and fc00:f853:ccd:e799::/64. Node `n1` has 192.168.8.11, fc00:f853:ccd:e799::1:11 and
 //! 02:77:00:00:00:0b; the client has .200, ::1:200 and 02:77:00:00:01:01, the client without a cache .201, ::1:201 and
-//! 02:77:00:00:01:02, the host of the API server .202, ::1:202 and 02:77:00:00:01:04. A second link of `n1`, where there is one, has 192.168.16.11 and 02:77:00:00:02:0b.
+//! 02:77:00:00:01:02, the host of the API server .202, ::1:202 and 02:77:00:00:01:04. A second link of `n1`, where there is one,
+//! has 192.168.16.11 and 02:77:00:00:02:0b.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

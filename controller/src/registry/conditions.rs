@@ -1,8 +1,8 @@
 //! The condition of a Service that says why it has no address.
 //!
-//! It is there while the Service waits, and only then: one with an address, be it another allocator's, is not touched. It is applied with a field manager of its own and names no other
-//! field, so that it takes nothing from anybody; the write that gives an address takes it away. One write of a Service is
-//! under way at a time, and what the Service shows already is not written again.
+//! It is there while the Service waits, and only then: one with an address, be it another allocator's, is not touched. It is applied
+//! with a field manager of its own and names no other field, so that it takes nothing from anybody; the write that gives an address
+//! takes it away. One write of a Service is under way at a time, and what the Service shows already is not written again.
 
 use std::collections::BTreeSet;
 
