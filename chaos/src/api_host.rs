@@ -18,6 +18,7 @@ use kube::Client;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::judged;
 use crate::kube::{ApiServer, Audit, Installation, Server, Stack, apply, apply_status, define};
 use crate::lab::Lab;
 use crate::objects::{node, speaker_pod, speaker_pod_name};
@@ -136,7 +137,7 @@ impl Drop for ApiHost {
 /// so it makes the addresses local itself when it is not told otherwise.
 pub(crate) fn speaker_arguments(lab: &Lab<'_>, node: &NodeName, kubeconfig: &Path) -> Result<Command> {
     let ip = lab.gossip_address(node)?.to_string();
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(judged::program());
     command
         .args(["speaker", "--node-name", node.as_str(), "--namespace", NAMESPACE])
         .arg("--kubeconfig")
@@ -155,7 +156,7 @@ async fn serve(
     opened: &blocking::SyncSender<Result<Opened>>,
     mut jobs: mpsc::Receiver<Job>,
 ) -> Result<()> {
-    let program = std::env::current_exe().context("cannot find the program that this is")?;
+    let program = judged::program().canonicalize().context("cannot find the program that is judged")?;
     let server = ApiServer::start_at(Stack::Dual, ip, directory).await?;
     define(&server).await.context("cannot define the custom resources")?;
     let installation = Installation::install(&server, &program, NAMESPACE, None).await?;

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod demo;
 pub mod fleet;
 mod judge;
+mod judged;
 pub mod kube;
 pub mod lab;
 pub mod load;

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::ECHO_PORT;
 use crate::api_host::{Addresses, ApiHost, speaker_arguments};
+use crate::judged;
 use crate::lab::{Lab, now};
 use crate::objects::{self, Endpoint, TrafficPolicy};
 
@@ -69,7 +70,7 @@ impl Wanted {
     pub(super) fn speaker(&self, lab: &Lab<'_>, node: &NodeName) -> Result<Command> {
         match self {
             Self::Files { manifests } => {
-                let mut command = Command::new("/proc/self/exe");
+                let mut command = Command::new(judged::program());
                 command.args(["speaker", "--node-name", node.as_str()]).arg("--manifests").arg(manifests);
                 command.arg("--ml-bindaddr").arg(lab.gossip_address(node)?.to_string());
                 let mut peers = Vec::new();

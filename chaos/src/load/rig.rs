@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use garpike_election::{NodeName, ServiceIp, order};
 use nix::unistd::Pid;
 
+use crate::judged;
 use crate::lab::load::Protocol;
 use crate::lab::{Init, Lab, LabConfig, Links, Role, now};
 
@@ -120,7 +121,7 @@ impl<'init> Rig<'init> {
 
     fn start_speaker(&mut self, node: &NodeName, all: &[NodeName]) -> Result<()> {
         let scratch = self.lab.scratch();
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(judged::program());
         command.arg("speaker").arg("--node-name").arg(node.as_str());
         command.arg("--manifests").arg(scratch.join("manifests"));
         command.arg("--ml-secret-key-path").arg(scratch.join("secretkey"));

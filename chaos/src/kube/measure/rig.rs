@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::ledger::{Ledger, Watched};
+use crate::judged;
 use crate::kube::{ApiServer, Controller, Installation, apply};
 use crate::lab::now;
 
@@ -26,7 +27,7 @@ pub(super) struct Rig<'a> {
 impl<'a> Rig<'a> {
     /// An installation with one pool, `10.0.0.0/8`, and nothing else.
     pub(super) async fn build(server: &'a ApiServer) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find the program that this is")?;
+        let program = judged::program().canonicalize().context("cannot find the program that is judged")?;
         let installation = Installation::install(server, &program, NAMESPACE, None).await?;
         let of_services = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OF_SERVICES}});
         apply(&server.client(), &of_services).await?;
