@@ -1,15 +1,18 @@
-//! The one-time import of the ConfigMap by which MetalLB 0.12 and older was configured.
+//! The import of the ConfigMap by which MetalLB 0.12 and older was configured.
 //!
 //! What it says becomes custom resources, where these are absent: nothing that is there is changed. An annotation on the
 //! ConfigMap says that it was done, so that an object which somebody deletes later does not come back. The ConfigMap stays.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use garpike_controller_api::{Problem, Severity as Badness, legacy};
-use garpike_kubernetes::{Recorder, Regarding, Severity, failure};
+use garpike_kubernetes::{Recorder, Regarding, Severity, Update, failure, follow};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -19,13 +22,32 @@ use tracing::{info, warn};
 /// On the ConfigMap: when it was imported.
 pub const IMPORTED_ANNOTATION: &str = "garpike.io/imported";
 
-/// Imports the ConfigMap `config` of the namespace, if there is one, and ends; tries again while the API server refuses, until
-/// `stop`.
+/// Imports the ConfigMap `config` of the namespace, whenever it is there and not imported, until `stop`: guides have it written
+/// after the manifest that starts the controller.
 pub async fn import(client: Client, namespace: String, events: Recorder, stop: CancellationToken) {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let mut changes = pin!(follow(maps, watcher::Config::default().fields(FIELDS), |_| ()));
+    loop {
+        let update = tokio::select! {
+            () = stop.cancelled() => return,
+            update = changes.next() => update,
+        };
+        match update {
+            Some(Update::All(maps)) if maps.is_empty() => {}
+            Some(Update::All(_) | Update::Applied(_)) => until_it_is_done(&client, &namespace, &events, &stop).await,
+            Some(Update::Gone(_)) => {}
+            Some(Update::Trouble(trouble)) => warn!("ConfigMap config of an old MetalLB is not imported: {trouble}"),
+            None => return,
+        }
+    }
+}
+
+/// Imports it; tries again while the API server refuses.
+async fn until_it_is_done(client: &Client, namespace: &str, events: &Recorder, stop: &CancellationToken) {
     let mut complaint = None;
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match once(&client, &namespace, &events).await {
+        let error = match once(client, namespace, events).await {
             Ok(()) => return,
             Err(error) => error.to_string(),
         };
@@ -161,6 +183,7 @@ fn now() -> String {
 
 /// Of the ConfigMap, and of its entry.
 const NAME: &str = "config";
+const FIELDS: &str = "metadata.name=config";
 const BAD_REQUEST: u16 = 400;
 const FORBIDDEN: u16 = 403;
 const CONFLICT: u16 = 409;

@@ -393,8 +393,6 @@ impl Namespaced<'_> {
             let namespace = namespace.to_owned();
             tasks.spawn(async move {
                 import(client, namespace, recorder, stop.clone()).await;
-                // There is nothing to import, or all of it is there.
-                stop.cancelled().await;
                 "import"
             });
         }

@@ -16,6 +16,7 @@ use crate::site::{Ground, Site, within_reason};
 pub(crate) const CHECKS: &[Check] = &[
     Check("the_secret_of_the_speakers_is_made_when_it_is_absent_and_stays", secret),
     Check("an_old_configmap_is_imported_once", import),
+    Check("an_old_configmap_that_comes_after_the_controller_is_imported_too", import_later),
     Check("the_configuration_state_has_metallbs_names_and_comes_back", configuration_state),
     Check("metrics_are_for_whom_the_cluster_says", metrics),
     Check("only_the_controller_that_leads_writes_the_configuration_state", one_reporter),
@@ -35,6 +36,18 @@ fn secret(ground: &Ground<'_>) {
         site.settle(0).await;
 
         assert_eq!(secret_of(site).await.data, made.data);
+    });
+}
+
+fn import_later(ground: &Ground<'_>) {
+    ground.run(async |site| {
+        let _controller = site.controller().await;
+        site.service("web", json!({})).await;
+        site.settle(0).await;
+        let config = format!("address-pools:\n- name: late\n  protocol: layer2\n  addresses: [{}]\n", site.range(1, 9));
+        site.object("v1", "ConfigMap", "config", json!({"data": {"config": config}})).await;
+
+        site.has("web", &[&site.v4(1)]).await;
     });
 }
 

@@ -74,13 +74,11 @@ impl Icmpv6Socket {
         let (len, source, came) = (received.bytes, received.address, came(&received));
         let (mut destination, mut hop_limit, mut here) = (None, None, false);
         for told in received.cmsgs()? {
-            match told {
-                ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr));
-                    here = info.ipi6_ifindex == self.interface.0;
-                }
-                ControlMessageOwned::Ipv6HopLimit(limit) => hop_limit = u8::try_from(limit).ok(),
-                _ => {}
+            if let ControlMessageOwned::Ipv6PacketInfo(info) = told {
+                destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+                here = info.ipi6_ifindex == self.interface.0;
+            } else if let ControlMessageOwned::Ipv6HopLimit(limit) = told {
+                hop_limit = u8::try_from(limit).ok();
             }
         }
         // Without these the kernel has not told whose packet it is: before the options were set.
