@@ -51,9 +51,15 @@ impl Opinion {
     }
 }
 
-/// Asks once, so that a node that starts knows before anybody counts on it.
+/// Asks before the start, so that a node that boots knows before anybody counts on it. Where nobody listens, that is told at once;
+/// who is slow is asked again: the addresses of a speaker that is restarted on a busy node are not to move for it.
 pub(crate) async fn first(url: &Uri) -> DataPlane {
-    ask(url).await
+    for _ in 0..FIRST_ASKED {
+        if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers(url)).await {
+            return if answer.is_ok_and(|status| status.is_success()) { DataPlane::Works } else { DataPlane::Fails };
+        }
+    }
+    DataPlane::Fails
 }
 
 /// Asks `url` again and again, until `stop`, and tells `found` what is so.
@@ -111,6 +117,8 @@ async fn answers(url: &Uri) -> Result<hyper::StatusCode> {
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Chosen: a health check that takes longer says no.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// Chosen: two seconds, after which a kubelet gives up a probe as well.
+const FIRST_ASKED: u32 = 4;
 /// Chosen: a kube-proxy that is replaced by a roll-out is away for less, and its rules stay.
 const FAILURES: u32 = 30;
 
@@ -134,6 +142,22 @@ mod tests {
         }
         assert_eq!(opinion.handle(DataPlane::Fails), DataPlane::Fails);
         assert_eq!(opinion.handle(DataPlane::Works), DataPlane::Works);
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_at_the_start_is_asked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}/healthz", listener.local_addr().unwrap()).parse().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (_silent, _) = listener.accept().await.unwrap();
+            let (mut answered, _) = listener.accept().await.unwrap();
+            let _ = answered.read(&mut [0; 1024]).await.unwrap();
+            answered.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
+
+        assert_eq!(first(&url).await, DataPlane::Works);
     }
 
     #[tokio::test]
