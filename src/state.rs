@@ -36,7 +36,8 @@ pub(crate) struct Seen {
     pub(crate) node: NodeName,
     /// The living members.
     pub(crate) members: Vec<MemberState>,
-    /// How owners are spread over the nodes.
+    /// How owners are spread over the nodes; by the hash where an older speaker does not say.
+    #[serde(default = "by_hash")]
     pub(crate) placement: Spread,
     /// Who owns each address.
     pub(crate) owners: BTreeMap<ServiceIp, Option<NodeName>>,
@@ -66,6 +67,10 @@ pub(crate) struct AddressSeen {
     pub(crate) unowned: Option<String>,
     /// What would give it an owner.
     pub(crate) mend: Option<String>,
+}
+
+fn by_hash() -> Spread {
+    Spread::Hash
 }
 
 impl Where {
