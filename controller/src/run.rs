@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use garpike_controller_api::{Problem, Scope, Severity as Level};
 use garpike_kubernetes::http::{self, Answer};
 use garpike_kubernetes::{
-    Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, bgp_in_use, connect, recorder,
+    BgpInUse, Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, bgp_in_use, connect, recorder,
     serve_metrics,
 };
 use hyper::StatusCode;
@@ -182,7 +182,6 @@ async fn work(office: Office, pod: Option<String>, mode: WebhookMode, bgp: Bgp) 
         tokio::select! {
             () = stop.cancelled() => return End::Stopped,
             () = wait_for_bgp_to_end(&office) => {}
-            never = configuration_state(&office, pod.clone()) => match never {},
         }
     }
     loop {
@@ -238,29 +237,35 @@ enum Bgp {
 
 /// What a MetalLB announces by BGP would be silent without it. Unready meanwhile, so that the roll-out ends no pod of it.
 async fn wait_for_bgp_to_end(office: &Office) {
-    let mut told = None;
-    loop {
-        match bgp_in_use(&office.client, &office.scope.namespace).await {
-            Ok(None) => break,
-            Ok(Some(bgp)) => {
-                if told.as_ref() != Some(&bgp) {
-                    let message = bgp.to_string();
-                    warn!("{message}");
-                    office.recorder.tell(bgp.object.clone(), Severity::Warning, "BgpInUse", message.clone());
-                    office.health.send_if_modified(|health| health.set(Doing::Refusing { why: message.clone() }));
-                    office.problems.send_replace(Some(vec![Problem::error(message)]));
-                    told = Some(bgp);
-                }
-            }
-            Err(error) if told.is_none() => {
-                warn!(error, "cannot see whether a MetalLB announces by BGP: going on");
-                break;
-            }
-            Err(_) => {}
-        }
-        sleep(LOOK_EACH).await;
+    let first = match bgp_in_use(&office.client, &office.scope.namespace).await {
+        Ok(None) => return,
+        Ok(Some(bgp)) => bgp,
+        Err(error) => return warn!(error, "cannot see whether a MetalLB announces by BGP: going on"),
+    };
+    tokio::select! {
+        () = refuse_while(office, first) => {}
+        // All replicas refuse, and say the same: none of them is its owner.
+        never = configuration_state(office, None) => match never {},
     }
     office.problems.send_replace(None);
+}
+
+async fn refuse_while(office: &Office, first: BgpInUse) {
+    let mut told = None;
+    let mut found = Some(first);
+    while let Some(bgp) = found {
+        if told.as_ref() != Some(&bgp) {
+            let message = bgp.to_string();
+            warn!("{message}");
+            office.recorder.tell(bgp.object.clone(), Severity::Warning, "BgpInUse", message.clone());
+            office.health.send_if_modified(|health| health.set(Doing::Refusing { why: message.clone() }));
+            office.problems.send_replace(Some(vec![Problem::error(message)]));
+            told = Some(bgp.clone());
+        }
+        sleep(LOOK_EACH).await;
+        // Who cannot be asked has not changed.
+        found = bgp_in_use(&office.client, &office.scope.namespace).await.unwrap_or(Some(bgp));
+    }
 }
 
 /// MetalLB's controller knows of no lease.

@@ -373,7 +373,7 @@ fn a_new_address_is_asked_for_three_times_before_it_is_claimed() {
         let (mut segment, world) = new_address(text);
         let since = segment.now;
         segment.set(0, world.duties(0));
-        segment.run_for(89);
+        segment.run_for(59);
         assert_eq!(segment.sent(0, FrameKind::Probe, since).len(), 3);
         assert_eq!(segment.ask(text), BTreeSet::new());
         segment.run_for(1);
