@@ -255,7 +255,12 @@ impl Registry {
             }
             let refusal = self.planner.refusal(&key).map(ToString::to_string);
             let why = refusal.or_else(|| Some(entry.wrong.clone()).filter(|wrong| !wrong.is_empty()));
-            let why = why.filter(|_| self.planner.addresses(&key).is_empty());
+            let has_address = !self.planner.addresses(&key).is_empty();
+            if why.is_none() && !has_address && self.planner.knows(&key) {
+                // Not decided yet, as after a start: what is said there stays until it is.
+                continue;
+            }
+            let why = why.filter(|_| !has_address);
             if let Some(write) = self.conditions.begin(&entry.seen, why) {
                 return Some(write);
             }
