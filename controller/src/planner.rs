@@ -166,13 +166,15 @@ impl Planner {
         tenant.writing = match failure {
             Failure::Conflict if is_newer => Writing::Idle,
             Failure::Conflict => Writing::Outdated,
-            Failure::Refused | Failure::Unknown => Writing::Paused,
+            Failure::Refused | Failure::Throttled | Failure::Unknown => Writing::Paused,
         };
         if failure == Failure::Unknown && !is_newer {
             let (_, ips) = tenant.uncertain.get_or_insert_default();
             ips.extend(&write.addresses);
         }
         let pause = match tenant.writing {
+            // Who throttles says how long by itself; and one of many Services is not to wait longer for having had bad luck.
+            Writing::Paused if failure == Failure::Throttled => Some(FIRST_PAUSE),
             Writing::Paused => {
                 let doublings = tenant.failures.min(MAX_DOUBLINGS);
                 tenant.failures = tenant.failures.saturating_add(1);

@@ -184,10 +184,14 @@ impl Term {
             Outcome::Conflict => ("conflict", None, Written::Failed(Failure::Conflict)),
             Outcome::Gone => ("gone", None, Written::Gone),
             Outcome::Refused { text, after } => {
-                if let Some(after) = after {
-                    self.throttled_until = Some(now + after.min(LONGEST_THROTTLE));
-                }
-                ("refused", Some(text), Written::Failed(Failure::Refused))
+                let failure = match after {
+                    Some(after) => {
+                        self.throttled_until = Some(now + after.min(LONGEST_THROTTLE));
+                        Failure::Throttled
+                    }
+                    None => Failure::Refused,
+                };
+                ("refused", Some(text), Written::Failed(failure))
             }
             Outcome::Unknown { text } => ("unknown", Some(text), Written::Failed(Failure::Unknown)),
         };

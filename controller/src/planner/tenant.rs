@@ -64,6 +64,8 @@ pub enum Failure {
     Conflict,
     /// It was refused: nothing was written.
     Refused,
+    /// It was refused, and when to ask again was said: nothing was written.
+    Throttled,
     /// Nobody knows: it may have been written, or may be later.
     Unknown,
 }

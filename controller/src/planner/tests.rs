@@ -137,6 +137,27 @@ fn a_conflict_that_no_newer_object_explains_is_tried_again() {
 }
 
 #[test]
+fn who_is_throttled_waits_no_longer_each_time() {
+    let pauses = |failure| {
+        let mut planner = started(&[pool("p", &["10.0.0.0/31"])], [wants(service("a"))]);
+        let mut at = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            let write = planner.poll_write().unwrap();
+            planner.handle_failure(&write, failure, at);
+            let next = planner.poll_timeout().unwrap();
+            pauses.push((next - at).as_millis());
+            at = next;
+            planner.handle_timeout(at);
+        }
+        pauses
+    };
+
+    assert_eq!(pauses(Failure::Refused), [100, 200, 400, 800]);
+    assert_eq!(pauses(Failure::Throttled), [100, 100, 100, 100]);
+}
+
+#[test]
 fn an_address_is_told_of_when_the_watch_shows_what_no_answer_said() {
     let mut planner = started(&[pool("p", &["10.0.0.0/31"])], [wants(service("a"))]);
     let write = planner.poll_write().unwrap();
