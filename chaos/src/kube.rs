@@ -8,6 +8,7 @@ mod audit;
 mod controller;
 mod installation;
 pub mod measure;
+mod ports;
 mod process;
 mod proxy;
 mod speakers;

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 
 use super::audit::Audit;
+use super::ports::free_address;
 use super::process::Process;
 use crate::tools::{Program, ToolError};
 
@@ -71,7 +72,8 @@ impl ApiServer {
         let key = rcgen::KeyPair::generate().map_err(ApiServerError::Key)?;
         write(SIGNING_KEY, &key.serialize_pem())?;
         write(VERIFYING_KEY, &key.public_key_pem())?;
-        let [address, clients, peers] = free_addresses(ip).map_err(ApiServerError::Ports)?;
+        let free = |ip| free_address(ip).map_err(ApiServerError::Ports);
+        let (address, clients, peers) = (free(ip)?, free(Ipv4Addr::LOCALHOST)?, free(Ipv4Addr::LOCALHOST)?);
         let database = spawn(Program::Etcd, path, &etcd_arguments(path, clients, peers))?;
         let mut server = spawn(Program::KubeApiserver, path, &server_arguments(path, address, clients, stack))?;
         let kubeconfig = path.join(KUBECONFIG);
@@ -337,14 +339,6 @@ fn server_arguments(directory: &Path, address: SocketAddr, etcd: SocketAddr, sta
         ("max-mutating-requests-inflight", "1000".to_owned()),
     ];
     pairs.map(|(name, value)| format!("--{name}={value}")).into()
-}
-
-/// An address at `ip` and two of loopback that nobody listened on a moment ago.
-fn free_addresses(ip: Ipv4Addr) -> io::Result<[SocketAddr; 3]> {
-    let listen = |ip| TcpListener::bind((ip, 0));
-    let listeners = [listen(ip)?, listen(Ipv4Addr::LOCALHOST)?, listen(Ipv4Addr::LOCALHOST)?];
-    let [a, b, c] = &listeners;
-    Ok([a.local_addr()?, b.local_addr()?, c.local_addr()?])
 }
 
 #[expect(clippy::disallowed_methods, reason = "it waits for another program")]

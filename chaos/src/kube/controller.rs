@@ -14,12 +14,23 @@ use tokio::net::TcpStream;
 
 use super::process::Process;
 
-/// A process of `garpike controller`. Dropping it kills it.
+/// A process of `garpike controller`. Dropping it kills it; while a check fails, the end of its log is printed.
 #[derive(Debug)]
 pub struct Controller {
     process: Process,
     health: u16,
     metrics: u16,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "what a check that fails has to say")]
+            {
+                eprintln!("the log of controller {}:\n{}", self.pid(), self.last_words());
+            }
+        }
+    }
 }
 
 impl Controller {
@@ -47,17 +58,16 @@ impl Controller {
     /// # Errors
     ///
     /// When it has not ended in time: then it is killed.
-    pub async fn terminate(self, within: Duration) -> Result<(ExitStatus, Duration), StillRunning> {
-        let Self { mut process, .. } = self;
+    pub async fn terminate(mut self, within: Duration) -> Result<(ExitStatus, Duration), StillRunning> {
         let begun = now();
-        process.signal(Signal::SIGTERM);
+        self.process.signal(Signal::SIGTERM);
         while begun.elapsed() < within {
-            if let Some(status) = process.ended() {
+            if let Some(status) = self.ended() {
                 return Ok((status, begun.elapsed()));
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(StillRunning { last_words: process.last_words() })
+        Err(StillRunning { last_words: self.last_words() })
     }
 
     /// How it ended by itself, when it has.

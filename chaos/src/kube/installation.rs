@@ -4,7 +4,7 @@
 //! class of its own. Their rights are those of `deploy/manifests/rbac.yaml`, in another namespace.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use super::api_server::{ApiServer, ApiServerError, Server};
 use super::controller::Controller;
+use super::ports::free_address;
 
 /// A namespace with the rights of a controller.
 pub struct Installation<'a> {
@@ -150,7 +151,8 @@ impl<'a> Installation<'a> {
     ) -> Result<Controller, InstallError> {
         self.run_pod(name, &[("garpike.io/program", "controller")], IMAGE).await?;
         let kubeconfig = self.server.kubeconfig_of(&self.namespace, "controller", server).await?;
-        let [health, metrics] = free_ports()?;
+        let port = || free_address(Ipv4Addr::LOCALHOST).map(|address| address.port());
+        let (health, metrics) = (port()?, port()?);
         let mut command = Command::new(&self.program);
         command.arg("controller").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--namespace", &self.namespace, "--pod-name", name, "--deployment", "controller"]);
@@ -326,14 +328,6 @@ async fn is_served(client: Client, definition: &CustomResourceDefinition) -> Res
         }
     }
     Ok(true)
-}
-
-/// Two ports of loopback that nobody listened on a moment ago.
-fn free_ports() -> io::Result<[u16; 2]> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let listeners = [listen()?, listen()?];
-    let [a, b] = &listeners;
-    Ok([a.local_addr()?.port(), b.local_addr()?.port()])
 }
 
 const RBAC: &str = include_str!("../../../deploy/manifests/rbac.yaml");
