@@ -428,7 +428,8 @@ impl Namespaced<'_> {
             name: name.unwrap_or("controller").parse().ok()?,
         };
         let (client, recorder) = (client.clone(), recorder.clone());
-        Some(DeadNodeHint { client, speakers, hints: Hints::new(mode, args.dead_node_hint_share), mode, recorder })
+        let hints = Hints::new(mode, args.dead_node_hint_share, namespace);
+        Some(DeadNodeHint { client, speakers, hints, mode, recorder })
     }
 }
 

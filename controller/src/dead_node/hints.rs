@@ -26,6 +26,7 @@ pub enum Mode {
 pub(crate) struct Hints {
     mode: Mode,
     share: Share,
+    own: String,
     testimony: Testimony,
     cases: BTreeMap<NodeName, Case>,
     given: Given,
@@ -140,10 +141,12 @@ pub(crate) enum Event {
 }
 
 impl Hints {
-    pub(crate) fn new(mode: Mode, share: Share) -> Self {
+    /// Those of the namespace `own` are Garpike's own pods.
+    pub(crate) fn new(mode: Mode, share: Share, own: &str) -> Self {
         Self {
             mode,
             share,
+            own: own.to_owned(),
             testimony: Testimony::default(),
             cases: BTreeMap::new(),
             given: Given::default(),
@@ -238,9 +241,21 @@ impl Hints {
         if let Some(node) = self.looks.pop_front() {
             return Some(Request::Look { node, mode: self.mode });
         }
-        let (node, pod) = self.marks.pop_front()?;
+        let (node, pod) = self.next_mark()?;
         let message = self.cases.get(&node).map(|case| message(&case.verdict)).unwrap_or_default();
         Some(Request::Mark { node, pod, message })
+    }
+
+    /// Garpike's own pods are marked when all others of the node are: kube-proxy takes in one change of endpoints at once and the
+    /// following ones of a second together, and the endpoint of our webhook must not be that one.
+    fn next_mark(&mut self) -> Option<(NodeName, Metadata)> {
+        let at = self.marks.iter().position(|(node, pod)| pod.namespace != self.own || !self.marks_under_way(node))?;
+        self.marks.remove(at)
+    }
+
+    fn marks_under_way(&self, node: &NodeName) -> bool {
+        let waiting = self.marks.iter().filter(|(other, _)| other == node).count();
+        self.cases.get(node).is_some_and(|case| matches!(case.step, Step::Marking { open, .. } if open > waiting))
     }
 
     /// What has happened.
@@ -307,8 +322,9 @@ impl Hints {
         if renewed > verdict.told || renewed > first + SAME_RENEWAL {
             return self.refuse(node, Guard::Lease);
         }
-        let pods: Vec<Metadata> =
+        let mut pods: Vec<Metadata> =
             found.pods.iter().filter(|pod| pod.is_ready_on(node)).map(|pod| pod.metadata.clone()).collect();
+        pods.sort_by_key(|pod| pod.namespace == self.own);
         if case.hinted.is_none() {
             if let Some(guard) = self.too_many(node, &verdict, pods.len(), now) {
                 return self.refuse(node, guard);

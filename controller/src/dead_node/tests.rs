@@ -10,6 +10,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
+const OWN: &str = "metallb-system";
 
 #[test]
 fn the_ready_pods_of_a_node_that_a_majority_holds_for_dead_are_marked_once() {
@@ -48,6 +49,22 @@ fn the_mark_says_who_made_it_and_why() {
 
     assert_eq!((node, pod.name.as_str(), pod.uid.as_str()), (&name(2), "a", "uid-a"));
     assert_eq!(message, "Garpike: the host of the node is dead, as 4 of 5 speakers hold");
+}
+
+#[test]
+fn our_own_pods_are_marked_when_all_others_of_the_node_are() {
+    let mut world = World::of(4);
+    world.die(4, 3);
+    world.requests();
+    world.found(4, lease(-5), &[ready("own-one"), ready("a"), ready("own-two"), ready("b")]);
+
+    assert_eq!(world.marks(), ["a", "b"]);
+    world.marked(4, &[Marked::Done]);
+    assert_eq!(world.marks(), [""; 0]);
+    world.marked(4, &[Marked::Failed]);
+    assert_eq!(world.marks(), ["own-one"]);
+    world.marked(4, &[Marked::Done]);
+    assert_eq!(world.marks(), ["own-two"]);
 }
 
 // Guards
@@ -509,7 +526,7 @@ impl World {
 
     fn in_mode(nodes: u8, mode: Mode) -> Self {
         let mut world = Self::before_it_is_told(nodes);
-        world.hints = Hints::new(mode, "1/3".parse().unwrap());
+        world.hints = Hints::new(mode, "1/3".parse().unwrap(), OWN);
         world.tell();
         world.run(SECOND);
         world
@@ -518,7 +535,7 @@ impl World {
     fn before_it_is_told(nodes: u8) -> Self {
         let life = |node: u8| Life { generation: Generation(100), process: ProcessId(node.into()) };
         Self {
-            hints: Hints::new(Mode::On, "1/3".parse().unwrap()),
+            hints: Hints::new(Mode::On, "1/3".parse().unwrap(), OWN),
             now: start(),
             lives: (1..=nodes).map(|node| (name(node), life(node))).collect(),
             dead: BTreeMap::new(),
@@ -632,7 +649,7 @@ fn found(now: Instant, renewed: i64, on_node: &[Pod], node: u8) -> Found {
 fn pods(pods: &[Pod], node: u8) -> Vec<PodOnNode> {
     let pod = |Pod(pod, ready): &Pod| {
         let json = json!({
-            "metadata": {"namespace": "default", "name": pod, "uid": format!("uid-{pod}")},
+            "metadata": {"namespace": if pod.starts_with("own") { OWN } else { "default" }, "name": pod, "uid": format!("uid-{pod}")},
             "spec": {"nodeName": name(node).as_str()},
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         });
