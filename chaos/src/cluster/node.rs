@@ -49,9 +49,12 @@ impl Cluster<'_> {
         self.shell(&control, &line).map(drop)
     }
 
-    /// What a reboot takes away and a network namespace keeps: kube-proxy's rules and the connections that they knew.
+    /// What a reboot takes away and a network namespace keeps: kube-proxy's rules, the connections that they knew, and the cables to
+    /// pods that are no more, whose addresses the next pods get.
     pub(super) fn forget_network(&mut self, node: &NodeName) -> Result<()> {
-        self.shell(node, "nft flush ruleset; conntrack -F 2>/dev/null; true").map(drop)
+        let line = "nft flush ruleset; conntrack -F 2>/dev/null; \
+                    ip -o link | sed -n 's/^[0-9]*: \\(veth[0-9a-f]*\\)@.*/\\1/p' | xargs -r -n 1 ip link del; true";
+        self.shell(node, line).map(drop)
     }
 
     /// Writes what a node's programs read.

@@ -3,6 +3,7 @@
 //! Everything is done by `kubectl` and by power cuts, and judged by what the client gets and by what the tap on its cable sees.
 
 mod bad_input;
+mod dead_node;
 mod install;
 mod migration;
 mod power;
@@ -12,11 +13,14 @@ mod walkthroughs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use garpike_election::NodeName;
+use serde_json::Value;
 
-use super::Cluster;
 use super::image::Images;
+use super::install::NAMESPACE;
+use super::{Cluster, items};
 use crate::lab::{Init, Record};
 use crate::load::Output;
 use crate::load::figures::Figures;
@@ -33,6 +37,8 @@ pub enum Scenario {
     PowerOff(Args),
     /// The same, judged from the moment on at which the power returns
     Reboot(Args),
+    /// Nodes die with an endpoint of every Service, and the controllers take their endpoints away: see docs/dead-node-hint.md
+    DeadNode(Args),
     /// What five guides tell their readers to do, step by step
     Walkthroughs(Args),
     /// From a running MetalLB to Garpike and back, each by one `kubectl apply`
@@ -50,10 +56,10 @@ pub struct Args {
     /// The archive of the image to judge, as `cargo xtask image` writes it [default: this program itself]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How many nodes, besides that of the control plane
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=10))]
-    nodes: u8,
-    /// How often [default: power-off and reboot 10, the others once]
+    /// How many nodes, besides that of the control plane [default: 3, dead-node 4]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(2..=10))]
+    nodes: Option<u8>,
+    /// How often [default: power-off, reboot and dead-node 10, the others once]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     trials: Option<u32>,
     #[command(flatten)]
@@ -74,11 +80,33 @@ impl Scenario {
             | Self::RollOut(args)
             | Self::PowerOff(args)
             | Self::Reboot(args)
+            | Self::DeadNode(args)
             | Self::Walkthroughs(args)
             | Self::Migration(args)
             | Self::BadInput(args) => args,
         }
     }
+
+    fn defaults(&self) -> Defaults {
+        let (name, nodes, trials) = match self {
+            Self::Install(_) => ("install", 3, 1),
+            Self::RollOut(_) => ("roll-out", 3, 1),
+            Self::PowerOff(_) => ("power-off", 3, POWER_CUTS),
+            Self::Reboot(_) => ("reboot", 3, POWER_CUTS),
+            // With fewer, one node is more than the share that may die at a time, or the rest no majority.
+            Self::DeadNode(_) => ("dead-node", 4, POWER_CUTS),
+            Self::Walkthroughs(_) => ("walkthroughs", 3, 1),
+            Self::Migration(_) => ("migration", 3, 1),
+            Self::BadInput(_) => ("bad-input", 3, 1),
+        };
+        Defaults { name, nodes, trials }
+    }
+}
+
+struct Defaults {
+    name: &'static str,
+    nodes: u8,
+    trials: u32,
 }
 
 /// Runs a scenario; how it is to be printed, and what was found.
@@ -90,63 +118,38 @@ pub(crate) fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figur
     let args = scenario.args();
     let Source::Cluster = args.source;
     let images = Images { garpike: args.image.as_deref(), programs: Vec::new() };
-    let figures = match scenario {
-        Scenario::Install(_) => {
-            let mut figures = Figures::begin("install");
-            for trial in 0..args.trials.unwrap_or(1) {
-                let cluster = Cluster::start(init, args.nodes, &images)?;
-                within(cluster, |cluster| install::run(cluster, trial, &mut figures))?;
-            }
-            figures
-        }
-        Scenario::RollOut(_) => {
-            let mut figures = Figures::begin("roll-out");
-            let cluster = Cluster::start(init, args.nodes, &images)?;
-            within(cluster, |cluster| roll_out::run(cluster, args.trials.unwrap_or(1), &mut figures))?;
-            figures
-        }
-        Scenario::PowerOff(_) => {
-            let mut figures = Figures::begin("power-off");
-            let cluster = Cluster::start(init, args.nodes, &images)?;
-            let trials = args.trials.unwrap_or(POWER_CUTS);
-            within(cluster, |cluster| power::run(cluster, trials, Judged::Cut, &mut figures))?;
-            figures
-        }
-        Scenario::Reboot(_) => {
-            let mut figures = Figures::begin("reboot");
-            let cluster = Cluster::start(init, args.nodes, &images)?;
-            let trials = args.trials.unwrap_or(POWER_CUTS);
-            within(cluster, |cluster| power::run(cluster, trials, Judged::Return, &mut figures))?;
-            figures
-        }
-        Scenario::Walkthroughs(_) => {
-            let mut figures = Figures::begin("walkthroughs");
-            let cluster = Cluster::start(init, args.nodes, &images)?;
-            within(cluster, |cluster| walkthroughs::run(cluster, &mut figures))?;
-            figures
-        }
-        Scenario::BadInput(_) => {
-            let mut figures = Figures::begin("bad-input");
-            let cluster = Cluster::start(init, args.nodes, &images)?;
-            within(cluster, |cluster| bad_input::run(cluster, &mut figures))?;
-            figures
-        }
-        Scenario::Migration(_) => {
-            let mut figures = Figures::begin("migration");
-            let (images, manifest) = (migration::with_metallb(images)?, migration::manifest()?);
-            let cluster = Cluster::start(init, args.nodes, &images)?;
-            let trials = args.trials.unwrap_or(1);
-            within(cluster, |cluster| migration::run(cluster, &manifest, trials, &mut figures))?;
-            figures
-        }
+    let Defaults { name, nodes, trials } = scenario.defaults();
+    let (nodes, trials) = (args.nodes.unwrap_or(nodes), args.trials.unwrap_or(trials));
+    let mut figures = Figures::begin(name);
+    let mut within = |images: &Images<'_>, act: Act<'_>| {
+        let mut cluster = Cluster::start(init, nodes, images)?;
+        // The logs are kept when it fails.
+        act(&mut cluster, &mut figures).map_err(|error| cluster.explain(error))
     };
+    match scenario {
+        Scenario::Install(_) => {
+            (0..trials).try_for_each(|trial| within(&images, &|cluster, figures| install::run(cluster, trial, figures)))
+        }
+        Scenario::RollOut(_) => within(&images, &|cluster, figures| roll_out::run(cluster, trials, figures)),
+        Scenario::PowerOff(_) => within(&images, &|cluster, figures| power::run(cluster, trials, Judged::Cut, figures)),
+        Scenario::Reboot(_) => {
+            within(&images, &|cluster, figures| power::run(cluster, trials, Judged::Return, figures))
+        }
+        Scenario::DeadNode(_) => within(&images, &|cluster, figures| dead_node::run(cluster, trials, figures)),
+        Scenario::Walkthroughs(_) => within(&images, &|cluster, figures| walkthroughs::run(cluster, figures)),
+        Scenario::Migration(_) => {
+            let manifest = migration::manifest()?;
+            within(&migration::with_metallb(images)?, &|cluster, figures| {
+                migration::run(cluster, &manifest, trials, figures)
+            })
+        }
+        Scenario::BadInput(_) => within(&images, &|cluster, figures| bad_input::run(cluster, figures)),
+    }?;
     Ok((args.output, figures.end()))
 }
 
-/// Does something in a cluster and ends it; the logs are kept when that fails.
-fn within(mut cluster: Cluster<'_>, act: impl FnOnce(&mut Cluster<'_>) -> Result<()>) -> Result<()> {
-    act(&mut cluster).map_err(|error| cluster.explain(error))
-}
+/// What is done in a running cluster.
+type Act<'a> = &'a dyn Fn(&mut Cluster<'_>, &mut Figures) -> Result<()>;
 
 /// Tells a person how far it has come.
 fn step(what: &str) {
@@ -166,6 +169,17 @@ fn lost(record: &Record) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
 fn count(number: usize) -> f64 {
     number as f64
+}
+
+/// How often the container of the node's speaker was started again, and whether it is ready. The API believes a dead node's pods
+/// ready for a while, so the second tells nothing without the first.
+fn speaker(cluster: &mut Cluster<'_>, node: &NodeName) -> Result<(u64, Option<bool>)> {
+    let on = format!("--field-selector=spec.nodeName={node}");
+    let pods = cluster.get("pods", &["-n", NAMESPACE, "-l", "component=speaker", &on])?;
+    let status = items(&pods).find_map(|pod| pod.pointer("/status/containerStatuses/0"));
+    let status = status.with_context(|| format!("{node} has no speaker"))?;
+    let restarts = status.get("restartCount").and_then(Value::as_u64).unwrap_or_default();
+    Ok((restarts, status.get("ready").and_then(Value::as_bool)))
 }
 
 /// Chosen: enough for a median.

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use garpike_election::NodeName;
-use serde_json::Value;
 
-use super::super::install::{Exposed, NAMESPACE, POOLS};
+use super::super::Cluster;
+use super::super::install::{Exposed, POOLS};
 use super::super::site::{ECHO, outage_ms};
-use super::super::{Cluster, items};
-use super::{SERVED_WITHIN, count, step};
+use super::{SERVED_WITHIN, count, speaker, step};
 use crate::lab::now;
 use crate::load::figures::{Bound, Figures, median};
 
@@ -122,17 +121,6 @@ fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Exposed) -> Resul
         ready_s,
         moves: count(moves),
     })
-}
-
-/// How often the container of the node's speaker was started again, and whether it is ready. The API believes a dead node's pods
-/// ready for a while, so the second tells nothing without the first.
-fn speaker(cluster: &mut Cluster<'_>, node: &NodeName) -> Result<(u64, Option<bool>)> {
-    let on = format!("--field-selector=spec.nodeName={node}");
-    let pods = cluster.get("pods", &["-n", NAMESPACE, "-l", "component=speaker", &on])?;
-    let status = items(&pods).find_map(|pod| pod.pointer("/status/containerStatuses/0"));
-    let status = status.with_context(|| format!("{node} has no speaker"))?;
-    let restarts = status.get("restartCount").and_then(Value::as_u64).unwrap_or_default();
-    Ok((restarts, status.get("ready").and_then(Value::as_bool)))
 }
 
 /// Enough that a node without endpoint owns one of them.
