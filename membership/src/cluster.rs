@@ -68,8 +68,6 @@ pub struct Cluster {
     own: Facts,
     /// What this node is once it has joined: ready or draining.
     wanted: NodeState,
-    /// The state that this node comes back to, as far as the election is concerned, while it says that it restarts.
-    rank: NodeState,
     hold_down: HoldDown,
     lateness: Lateness,
     lost_gateway: LostGateway,
@@ -154,7 +152,6 @@ impl Cluster {
             seeds,
             own,
             wanted: NodeState::Ready,
-            rank: state,
             hold_down: HoldDown::new(config.failback),
             lateness: Lateness::new(Timing::of(config.profile).overdue),
             lost_gateway: LostGateway::default(),
@@ -434,9 +431,6 @@ impl Cluster {
     fn change_state(&mut self, state: NodeState) {
         let held_down = state == NodeState::Ready && self.hold_down.is_on(self.now);
         let state = if held_down { NodeState::HeldDown } else { state };
-        if state != NodeState::Restarting {
-            self.rank = state;
-        }
         if self.own.set_state(state) == News::Yes {
             self.spread_facts();
         }
@@ -479,11 +473,7 @@ impl Cluster {
         let member = |peer: &peers::Peer| (peer.identity.name.clone(), self.describe(peer));
         let mut nodes: BTreeMap<_, _> = self.peers.iter().map(member).collect();
         if self.counts_itself() {
-            let mut ourselves = peers::describe(&self.own);
-            if ourselves.state == NodeState::Restarting {
-                ourselves.state = self.rank;
-            }
-            nodes.insert(local.clone(), ourselves);
+            nodes.insert(local.clone(), peers::describe(&self.own));
         }
         Members { local, nodes }
     }

@@ -34,8 +34,8 @@ pub(crate) struct Facts {
     /// `None`: every interface.
     interfaces: Option<BTreeSet<InterfaceName>>,
     wires: BTreeMap<InterfaceName, WireFacts>,
-    /// A bit for each [`Handicap`], one for a gateway that is silent and one for [`Spread::Balanced`], so that unknown ones
-    /// can be passed over.
+    /// A bit for each [`Handicap`], one for a gateway that is silent, one for [`Spread::Balanced`] and two for the rank of who
+    /// restarts, so that unknown ones can be passed over.
     handicaps: u32,
     /// The keys that the node holds, the one it prefers first; none: it sends in the clear.
     keys: Vec<[u8; 4]>,
@@ -86,11 +86,24 @@ impl Facts {
         }
     }
 
-    /// Changes the state; tells whether that is news.
+    /// Changes the state; tells whether that is news. Who restarts goes on saying what it was: a node that joins meanwhile has not
+    /// seen it, and must rank it as the others do.
     pub(crate) fn set_state(&mut self, state: NodeState) -> News {
         let changed = self.state != state;
+        if changed {
+            let rank = if state == NodeState::Restarting { bits_of_rank(self.state) } else { 0 };
+            self.handicaps = self.handicaps & !RANK | rank;
+        }
         self.state = state;
         self.next_version_if(changed)
+    }
+
+    /// The state, as far as the election is concerned.
+    pub(crate) fn rank(&self) -> NodeState {
+        match self.state {
+            NodeState::Restarting => rank_of_bits(self.handicaps & RANK),
+            state => state,
+        }
     }
 
     /// Changes what is said of the links; tells whether that is news.
@@ -106,7 +119,7 @@ impl Facts {
             Gateway::Silent => SILENT_GATEWAY,
         };
         let handicaps = surroundings.handicaps.iter().map(|handicap| bit(*handicap)).sum::<u32>();
-        let handicaps = handicaps | silent | self.handicaps & BALANCED;
+        let handicaps = handicaps | silent | self.handicaps & (BALANCED | RANK);
         let changed = (&self.interfaces, &self.wires, self.handicaps) != (&interfaces, &wires, handicaps);
         (self.interfaces, self.wires, self.handicaps) = (interfaces, wires, handicaps);
         self.next_version_if(changed)
@@ -246,6 +259,27 @@ const SILENT_GATEWAY: u32 = 8;
 
 /// Owners are to be spread evenly.
 const BALANCED: u32 = 16;
+
+/// What a node was that restarts.
+const RANK: u32 = 32 | 64;
+
+fn bits_of_rank(state: NodeState) -> u32 {
+    match state {
+        NodeState::Ready | NodeState::Restarting => 0,
+        NodeState::HeldDown => 32,
+        NodeState::Joining => 64,
+        NodeState::Draining => RANK,
+    }
+}
+
+fn rank_of_bits(bits: u32) -> NodeState {
+    match bits {
+        32 => NodeState::HeldDown,
+        64 => NodeState::Joining,
+        RANK => NodeState::Draining,
+        _ => NodeState::Ready,
+    }
+}
 
 fn bit(handicap: Handicap) -> u32 {
     match handicap {

@@ -258,7 +258,7 @@ impl Away {
 /// What facts say to the election.
 pub(crate) fn describe(facts: &Facts) -> Member {
     let (handicaps, wires, spread) = (facts.handicaps(), facts.wires(), Some(facts.spread()));
-    Member { handicaps, wires, spread, ..Member::new(facts.state, facts.interfaces()) }
+    Member { handicaps, wires, spread, ..Member::new(facts.rank(), facts.interfaces()) }
 }
 
 /// Chosen: a host that was well for half an hour has recovered.

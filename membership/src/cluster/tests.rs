@@ -9,7 +9,7 @@ mod skew;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use garpike_election::{InterfaceName, NodeName, NodeState, Presence, Selection};
+use garpike_election::{InterfaceName, Member, NodeName, NodeState, Presence, Selection};
 use proptest::prelude::*;
 use rand::RngExt;
 
@@ -367,6 +367,35 @@ fn a_node_whose_clock_was_set_back_comes_back() {
         });
         net.run(5 * SECOND);
         net.assert_all_know_all();
+    }
+}
+
+#[test]
+fn who_joins_ranks_those_that_restart_as_the_others_do() {
+    for rank in [NodeState::Ready, NodeState::Draining] {
+        let mut net = Net::settled(4, 1);
+        net.with(2, |cluster, now| cluster.set_state(rank, now));
+        net.run(100 * MS);
+        let seen = net.node(1).members().nodes[&name(2)].clone();
+        for node in [2, 3] {
+            net.with(node, |cluster, now| {
+                cluster.set_state(NodeState::Restarting, now);
+                cluster.leave(now);
+            });
+        }
+        net.run(300 * MS);
+        net.kill(2);
+        net.kill(3);
+
+        let (generation, process) = (Generation(2_000_000), ProcessId(103));
+        net.start(Config { generation, process, ..config(3, 4) });
+        net.run(SECOND);
+
+        let away = Member { presence: Presence::Away, ..seen };
+        for node in [1, 3, 4] {
+            assert_eq!(net.node(node).members().nodes[&name(2)], away, "node {node}");
+        }
+        assert_eq!(net.node(3).members().nodes[&name(3)].state, NodeState::Ready);
     }
 }
 

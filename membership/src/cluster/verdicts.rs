@@ -14,7 +14,7 @@ use crate::notice::{Force, Notice, NoticeId, is_majority};
 use crate::peers::{Away, Cause, Dead, End, Peer, Start};
 use crate::timers::Own;
 use crate::watch::votes::Charge;
-use crate::{Event, Identity, Path, ProcessId, metrics};
+use crate::{Event, Identity, Path, ProcessId, metrics, peers};
 
 impl Cluster {
     /// The watchers have agreed.
@@ -218,7 +218,12 @@ impl Cluster {
             Some(away) if state == NodeState::Restarting => {
                 away.cause = Cause::Restarting;
             }
-            None if state == NodeState::Restarting => self.go_away(name, Cause::Restarting, before),
+            None if state == NodeState::Restarting => {
+                // Who joins has not seen it serve, and ranked it behind the others until it spoke.
+                let said = peers::describe(facts);
+                let before = before.filter(|member| member.state != NodeState::Joining);
+                self.go_away(name, Cause::Restarting, Some(before.unwrap_or(said)));
+            }
             Some(_) | None => {}
         }
     }
