@@ -280,7 +280,7 @@ impl Judge<'_> {
         let Observation { injected, end, seen, records, holder, .. } = self.observation;
         let from = self.fleet.lab.host(holder)?.mac;
         for ip in records.keys() {
-            let moves = seen.moves(ip.addr(), from, *injected..=*end);
+            let moves = seen.moves(ip.addr(), from, *injected..=*end).len();
             if moves > MOVES {
                 self.found(MOVES_SELDOM, format!("{ip} moved {moves} times while the link of {holder} flapped"));
             }

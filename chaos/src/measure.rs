@@ -52,7 +52,7 @@ pub(crate) fn measure(fleet: &Fleet<'_>, observation: &Observation, scenario: Sc
             trial.announce_ms.put(*ip, announce);
         }
         if let Some(from) = from {
-            trial.moves.put(*ip, seen.moves(ip.addr(), from, *injected..=*end) as u64);
+            trial.moves.put(*ip, seen.moves(ip.addr(), from, *injected..=*end).len() as u64);
         }
         let after = fleet.answered_by(seen, ip.addr(), *end).map(|node| node.to_string());
         trial.owner_after = trial.owner_after.or(after);

@@ -18,8 +18,8 @@ use anyhow::{Context as _, Result, bail};
 use garpike_controller_api::{Problem, Scope, Severity as Level};
 use garpike_kubernetes::http::{self, Answer};
 use garpike_kubernetes::{
-    BgpInUse, Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, bgp_in_use, connect, recorder,
-    serve_metrics,
+    Component, ConfigurationReporter, Recorder, Serving, Severity, TlsRules, bgp_in_use, connect, recorder,
+    serve_metrics, wait_for_bgp_to_end,
 };
 use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
@@ -181,7 +181,7 @@ async fn work(office: Office, pod: Option<String>, mode: WebhookMode, bgp: Bgp) 
         // Before the lease: a replica that stands by is ready, and the roll-out would go on.
         tokio::select! {
             () = stop.cancelled() => return End::Stopped,
-            () = wait_for_bgp_to_end(&office) => {}
+            () = hold_back_for_bgp(&office) => {}
         }
     }
     loop {
@@ -236,36 +236,23 @@ enum Bgp {
 }
 
 /// What a MetalLB announces by BGP would be silent without it. Unready meanwhile, so that the roll-out ends no pod of it.
-async fn wait_for_bgp_to_end(office: &Office) {
-    let first = match bgp_in_use(&office.client, &office.scope.namespace).await {
+async fn hold_back_for_bgp(office: &Office) {
+    let Office { client, scope, recorder, .. } = office;
+    let first = match bgp_in_use(client, &scope.namespace).await {
         Ok(None) => return,
         Ok(Some(bgp)) => bgp,
         Err(error) => return warn!(error, "cannot see whether a MetalLB announces by BGP: going on"),
     };
+    let refuse = wait_for_bgp_to_end(client, &scope.namespace, first, recorder, |why| {
+        office.health.send_if_modified(|health| health.set(Doing::Refusing { why: why.clone() }));
+        office.problems.send_replace(Some(vec![Problem::error(why)]));
+    });
     tokio::select! {
-        () = refuse_while(office, first) => {}
+        () = refuse => {}
         // All replicas refuse, and say the same: none of them is its owner.
         never = configuration_state(office, None) => match never {},
     }
     office.problems.send_replace(None);
-}
-
-async fn refuse_while(office: &Office, first: BgpInUse) {
-    let mut told = None;
-    let mut found = Some(first);
-    while let Some(bgp) = found {
-        if told.as_ref() != Some(&bgp) {
-            let message = bgp.to_string();
-            warn!("{message}");
-            office.recorder.tell(bgp.object.clone(), Severity::Warning, "BgpInUse", message.clone());
-            office.health.send_if_modified(|health| health.set(Doing::Refusing { why: message.clone() }));
-            office.problems.send_replace(Some(vec![Problem::error(message)]));
-            told = Some(bgp.clone());
-        }
-        sleep(LOOK_EACH).await;
-        // Who cannot be asked has not changed.
-        found = bgp_in_use(&office.client, &office.scope.namespace).await.unwrap_or(Some(bgp));
-    }
 }
 
 /// MetalLB's controller knows of no lease.

@@ -8,9 +8,10 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep, timeout};
+use tracing::warn;
 
-use crate::Regarding;
+use crate::{Recorder, Regarding, Severity};
 
 /// What is announced by BGP, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,31 @@ pub async fn bgp_in_use(client: &Client, namespace: &str) -> Result<Option<BgpIn
         Ok(object.map(|object| BgpInUse { object, pod }))
     };
     timeout(WITHIN, look).await.map_err(|_| "no answer in time".to_owned())?
+}
+
+/// Waits until nothing is announced by BGP any more; `first` was found. Logs what is announced, writes an event on it and tells it,
+/// and again when something else is.
+pub async fn wait_for_bgp_to_end(
+    client: &Client,
+    namespace: &str,
+    first: BgpInUse,
+    recorder: &Recorder,
+    mut tell: impl FnMut(String),
+) {
+    let mut told = None;
+    let mut found = Some(first);
+    while let Some(bgp) = found {
+        if told.as_ref() != Some(&bgp) {
+            let message = bgp.to_string();
+            warn!("{message}");
+            recorder.tell(bgp.object.clone(), Severity::Warning, "BgpInUse", message.clone());
+            tell(message);
+            told = Some(bgp.clone());
+        }
+        sleep(LOOK_EACH).await;
+        // Who cannot be asked has not changed.
+        found = bgp_in_use(client, namespace).await.unwrap_or(Some(bgp));
+    }
 }
 
 async fn pod_of_metallb(client: &Client, namespace: &str) -> Result<Option<Regarding>, String> {
@@ -104,3 +130,5 @@ const KINDS: [(&str, &str, &str, &str); 2] = [
 ];
 /// Chosen: an API server that does not answer must not hold up a speaker.
 const WITHIN: Duration = Duration::from_secs(2);
+/// Chosen: somebody has deleted what was in the way, and waits.
+const LOOK_EACH: Duration = Duration::from_secs(2);

@@ -55,8 +55,8 @@ impl Opinion {
 /// who is slow is asked again: the addresses of a speaker that is restarted on a busy node are not to move for it.
 pub(crate) async fn first(url: &Uri) -> DataPlane {
     for _ in 0..FIRST_ASKED {
-        if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers(url)).await {
-            return if answer.is_ok_and(|status| status.is_success()) { DataPlane::Works } else { DataPlane::Fails };
+        if let Some(answer) = ask(url).await {
+            return answer;
         }
     }
     DataPlane::Fails
@@ -70,7 +70,7 @@ pub(crate) async fn follow(url: Uri, found: watch::Sender<DataPlane>, stop: Canc
             () = stop.cancelled() => return,
             () = tokio::time::sleep(ASK_EVERY) => {}
         }
-        let known = opinion.handle(ask(&url).await);
+        let known = opinion.handle(ask(&url).await.unwrap_or(DataPlane::Fails));
         found.send_if_modified(|current| {
             let changed = *current != known;
             if changed {
@@ -87,11 +87,10 @@ pub(crate) async fn follow(url: Uri, found: watch::Sender<DataPlane>, stop: Canc
     }
 }
 
-async fn ask(url: &Uri) -> DataPlane {
-    match tokio::time::timeout(ANSWER_WITHIN, answers(url)).await {
-        Ok(Ok(status)) if status.is_success() => DataPlane::Works,
-        Ok(Ok(_) | Err(_)) | Err(_) => DataPlane::Fails,
-    }
+/// Asks once; `None`: no answer came in time.
+async fn ask(url: &Uri) -> Option<DataPlane> {
+    let answer = tokio::time::timeout(ANSWER_WITHIN, answers(url)).await.ok()?;
+    Some(if answer.is_ok_and(|status| status.is_success()) { DataPlane::Works } else { DataPlane::Fails })
 }
 
 async fn answers(url: &Uri) -> Result<hyper::StatusCode> {

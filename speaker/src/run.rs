@@ -60,7 +60,7 @@ pub async fn run(args: &Args) -> Result<()> {
     }
     let mut signals = Signals::new()?;
     tokio::select! {
-        free = take_over::wait_for_bgp_to_end(args) => free?,
+        free = take_over::hold_back_for_bgp(args) => free?,
         () = signals.next() => return Ok(()),
     }
     let mut speaker = Speaker::start(args).await?;

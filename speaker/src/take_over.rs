@@ -5,17 +5,18 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use garpike_kubernetes::http::{self, Answer};
-use garpike_kubernetes::{BgpInUse, Component, ConfigurationReporter, Severity, bgp_in_use, connect, recorder};
+use garpike_kubernetes::{
+    BgpInUse, Component, ConfigurationReporter, bgp_in_use, connect, recorder, wait_for_bgp_to_end,
+};
 use hyper::StatusCode;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::args::Args;
 
@@ -24,7 +25,7 @@ use crate::args::Args;
 /// # Errors
 ///
 /// When the port of the probes is taken, while it waits.
-pub(crate) async fn wait_for_bgp_to_end(args: &Args) -> Result<()> {
+pub(crate) async fn hold_back_for_bgp(args: &Args) -> Result<()> {
     let has_worked =
         args.state_dir.as_ref().is_some_and(|dir| dir.read_dir().is_ok_and(|mut files| files.next().is_some()));
     if args.ignore_bgp || args.manifests.is_some() || has_worked {
@@ -62,23 +63,10 @@ async fn wait(args: &Args, client: Client, first: BgpInUse) -> Result<()> {
     let component = Component::Speaker(args.node_name.clone());
     let reporter = ConfigurationReporter::new(client.clone(), &args.namespace, component, pod);
     let (recorder, record) = recorder(client.clone(), "metallb-speaker", args.node_name.to_string());
-    let look = async {
-        let mut last: Option<BgpInUse> = None;
-        let mut found = Some(first);
-        while let Some(bgp) = found {
-            if last.as_ref() != Some(&bgp) {
-                let message = bgp.to_string();
-                warn!("{message}");
-                recorder.tell(bgp.object.clone(), Severity::Warning, "BgpInUse", message.clone());
-                told.send_replace(message.clone());
-                problems_in.send_replace(Some(vec![message]));
-                last = Some(bgp.clone());
-            }
-            tokio::time::sleep(LOOK_EACH).await;
-            // Who cannot be asked has not changed.
-            found = bgp_in_use(&client, &args.namespace).await.unwrap_or(Some(bgp));
-        }
-    };
+    let look = wait_for_bgp_to_end(&client, &args.namespace, first, &recorder, |message| {
+        told.send_replace(message.clone());
+        problems_in.send_replace(Some(vec![message]));
+    });
     tokio::select! {
         () = look => info!("nothing is announced by BGP any more: taking over"),
         ended = probes => return ended,
@@ -95,6 +83,3 @@ fn probe(path: &str, why: &str) -> Option<Answer> {
         _ => None,
     }
 }
-
-/// Chosen: somebody who mends it waits for a moment; nothing happens meanwhile.
-const LOOK_EACH: Duration = Duration::from_secs(2);

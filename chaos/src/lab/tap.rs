@@ -165,11 +165,11 @@ impl Tapped {
         self.unasked(ip, window).last().map(|(_, mac)| mac)
     }
 
-    /// How often `ip` moved in a window as a switch sees it: how often another network card than the one before, at first
-    /// `from`, announced it without being asked.
-    pub fn moves(&self, ip: IpAddr, from: MacAddr, window: RangeInclusive<Instant>) -> usize {
+    /// How `ip` moved in a window as a switch sees it: when another network card than the one before, at first `from`, announced it
+    /// without being asked.
+    pub fn moves(&self, ip: IpAddr, from: MacAddr, window: RangeInclusive<Instant>) -> Vec<(Instant, MacAddr)> {
         let mut at = from;
-        self.unasked(ip, window).filter(|(_, mac)| std::mem::replace(&mut at, *mac) != *mac).count()
+        self.unasked(ip, window).filter(|(_, mac)| std::mem::replace(&mut at, *mac) != *mac).collect()
     }
 
     fn unasked(&self, ip: IpAddr, window: RangeInclusive<Instant>) -> impl Iterator<Item = (Instant, MacAddr)> {
@@ -282,8 +282,8 @@ mod tests {
         assert_eq!(seen.announced(ip, start..=start + ms(89)), 1);
         assert_eq!(seen.announced_by(ip, NEW, start..=start + ms(90)), [start + ms(90)]);
         assert_eq!(seen.last_announcer(ip, start..=start + ms(89)), Some(OLD));
-        assert_eq!(seen.moves(ip, OLD, start..=start + ms(90)), 1);
-        assert_eq!(seen.moves(ip, NEW, start..=start + ms(90)), 2);
+        assert_eq!(seen.moves(ip, OLD, start..=start + ms(90)).len(), 1);
+        assert_eq!(seen.moves(ip, NEW, start..=start + ms(90)).len(), 2);
         assert_eq!(seen.announced(IpAddr::from([192, 168, 10, 2]), start..=start + ms(90)), 0);
     }
 

@@ -110,7 +110,7 @@ fn cross(cluster: &mut Cluster<'_>, exposed: &[Exposed], manifest: &str) -> Resu
     let two_macs = fresh.values().map(|asked| asked.two_macs(begun..=end)).max().unwrap_or_default();
     let mut moves = 0;
     for (ip, node) in &owners {
-        moves += tapped.moves(*ip, cluster.lab.host(node)?.mac, begun..=end);
+        moves += tapped.moves(*ip, cluster.lab.host(node)?.mac, begun..=end).len();
     }
     let mut changed = 0;
     for before in exposed {

@@ -113,7 +113,7 @@ fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Exposed) -> Resul
     let tapped = tap.stop()?;
     let mut moves = 0;
     for (ip, heir) in service.both().iter().zip(&heirs) {
-        moves += tapped.moves(*ip, cluster.lab.host(heir)?.mac, back..=end);
+        moves += tapped.moves(*ip, cluster.lab.host(heir)?.mac, back..=end).len();
     }
     Ok(Seen {
         cut: (outage_ms(&v4, cut, cut_until), outage_ms(&v6, cut, cut_until)),

@@ -73,7 +73,12 @@ fn one(cluster: &mut Cluster<'_>, ips: &[IpAddr], image: &str) -> Result<(Vec<(&
     let after = cluster.owners(ips)?;
     let mut changes = before.iter().filter(|(ip, node)| after.get(ip) != Some(node)).count();
     for (ip, node) in &before {
-        changes += tapped.moves(*ip, cluster.lab.host(node)?.mac, begun..=end);
+        let moves = tapped.moves(*ip, cluster.lab.host(node)?.mac, begun..=end);
+        for (at, mac) in &moves {
+            let after = at.saturating_duration_since(begun).as_millis();
+            step(&format!("{ip} of {node} moved to {} after {after} ms", cluster.node_with(*mac)?));
+        }
+        changes += moves.len();
     }
     let sent: usize = records.iter().map(|record| record.samples.len()).sum();
     let lost: f64 = records.iter().map(lost).sum();
