@@ -102,7 +102,7 @@ impl Facts {
     pub(crate) fn rank(&self) -> NodeState {
         match self.state {
             NodeState::Restarting => rank_of_bits(self.handicaps & RANK),
-            state => state,
+            NodeState::Ready | NodeState::HeldDown | NodeState::Joining | NodeState::Draining => self.state,
         }
     }
 
