@@ -356,7 +356,7 @@ const PROBES: u32 = 3;
 /// Chosen. RFC 5227 waits for a second and more between probes, and allows less where links are known to be quick (section
 /// 2.2); a station on a segment answers within a millisecond or two, and a Service that gets an address is to be announced
 /// within 100 ms.
-const UNTRIED_GAP: Duration = Duration::from_millis(20);
+const UNTRIED_GAP: Duration = Duration::from_millis(10);
 /// Chosen: an owner that lives answers within this time even if its machine is held up for a moment.
 const GAP: Duration = Duration::from_millis(200);
 /// Chosen: members learn of a change within some ten milliseconds of each other, with a lost datagram within 200.

@@ -41,8 +41,8 @@ pub(crate) struct Cluster {
     /// What is wrong with pools and advertisements; `None` before they are known.
     configuration: watch::Sender<Option<Vec<String>>>,
     watches: watch::Sender<BTreeMap<Kind, Watch>>,
-    /// When the objects were judged last.
-    judged: Option<Instant>,
+    /// The objects are not judged again before.
+    not_before: Instant,
     /// When they are to be judged, and written, next.
     judge_at: Option<Instant>,
     save_at: Option<Instant>,
@@ -98,7 +98,7 @@ impl Cluster {
             services,
             configuration,
             watches,
-            judged: None,
+            not_before: Instant::now(),
             judge_at: None,
             save_at: None,
         };
@@ -149,18 +149,18 @@ impl Cluster {
         });
         let first = self.snapshots.borrow().origin != Origin::Live && self.index.objects().is_some();
         if news == News::Yes || first {
-            let earliest = self.judged.map_or_else(Instant::now, |judged| judged + JUDGE_EVERY);
-            self.judge_at.get_or_insert_with(|| earliest.max(Instant::now() + SETTLE));
+            self.judge_at.get_or_insert_with(|| self.not_before.max(Instant::now() + SETTLE));
         }
     }
 
     fn judge(&mut self) {
         self.judge_at = None;
+        let begun = Instant::now();
         let Some(objects) = self.index.objects() else { return };
         let mut next = self.rules.judge_cluster(objects, now());
         next.problems.extend(self.index.problems());
         metrics::objects_judged();
-        self.judged = Some(Instant::now());
+        self.not_before = Instant::now() + (begun.elapsed() * REST).min(LONGEST_REST);
         self.on_disk = OnDisk::Older;
         self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
         self.services.send_replace(Services::of(objects));
@@ -273,8 +273,11 @@ fn tell_watches(before: &BTreeMap<Kind, Watch>, after: &BTreeMap<Kind, Watch>) {
 
 /// Chosen: what one `kubectl apply` or one controller writes at once comes within this time.
 const SETTLE: Duration = Duration::from_millis(5);
+/// So many times as long as a judgement took, none follows. Chosen: however much changes, judging takes a tenth of a processor, up to
+/// some thousand Services.
+const REST: u32 = 9;
 /// Chosen: to judge ten thousand Services takes a few times less.
-const JUDGE_EVERY: Duration = Duration::from_millis(50);
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// Chosen: what a crash may lose of the newest changes is little, and so are the writes.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Chosen: a clock that is set is noticed after this time at the latest.
