@@ -54,6 +54,8 @@ spec:
       - name: echo
         image: {LAB}
         args: [chaos, echo, '0.0.0.0:7', '[::]:7']
+        # Without, it gets next to no processor while others want it, and what is judged is not ours.
+        resources: {{requests: {{cpu: 200m}}}}
 "
         );
         self.apply(&yaml)?;
