@@ -85,13 +85,13 @@ async fn once(client: &Client, namespace: &str, events: &Recorder) -> Result<(),
         return Err(error);
     }
     for problem in problems.iter().filter(|problem| problem.severity != Badness::Note) {
-        report(&map, namespace, problem, events);
+        report(&map, problem, events);
     }
     let patch = json!({"metadata": {"annotations": {IMPORTED_ANNOTATION: now()}}});
     maps.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(failed("annotate"))?;
     info!(not_carried = problems.len(), "the old configuration was imported from ConfigMap config");
     let text = "imported as custom resources; the ConfigMap has no effect any more and can be deleted".to_owned();
-    events.tell(regarding(&map, namespace), Severity::Normal, "Imported", text);
+    events.tell(regarding(&map), Severity::Normal, "Imported", text);
     Ok(())
 }
 
@@ -147,19 +147,13 @@ fn plural(kind: &str) -> &'static str {
     }
 }
 
-fn report(map: &ConfigMap, namespace: &str, problem: &Problem, events: &Recorder) {
+fn report(map: &ConfigMap, problem: &Problem, events: &Recorder) {
     warn!("{problem}");
-    events.tell(regarding(map, namespace), Severity::Warning, "NotImported", problem.to_string());
+    events.tell(regarding(map), Severity::Warning, "NotImported", problem.to_string());
 }
 
-fn regarding(map: &ConfigMap, namespace: &str) -> Regarding {
-    Regarding {
-        api_version: "v1",
-        kind: "ConfigMap",
-        namespace: namespace.to_owned(),
-        name: NAME.to_owned(),
-        uid: map.uid().unwrap_or_default(),
-    }
+fn regarding(map: &ConfigMap) -> Regarding {
+    Regarding::of("v1", "ConfigMap", &map.metadata)
 }
 
 /// Why the import is not complete.

@@ -78,14 +78,14 @@ async fn pod_of_metallb(client: &Client, namespace: &str) -> Result<Option<Regar
     for labels in LABELS {
         let list = pods.list(&ListParams::default().labels(labels)).await.map_err(|error| error.to_string())?;
         if let Some(pod) = list.items.into_iter().find(is_alive) {
-            return Ok(Some(regarding("v1", "Pod", pod.metadata)));
+            return Ok(Some(Regarding::of("v1", "Pod", &pod.metadata)));
         }
     }
     Ok(None)
 }
 
-/// One that has not begun may begin at any moment; one that has ended does not return.
-fn is_alive(pod: &Pod) -> bool {
+/// Whether a pod works or may do so: one that has not begun may begin at any moment, one that has ended does not return.
+pub fn is_alive(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Running");
     matches!(phase, "Running" | "Pending")
 }
@@ -97,7 +97,7 @@ async fn object_of_bgp(client: &Client, namespace: &str) -> Result<Option<Regard
         match objects.list_metadata(&ListParams::default().limit(1)).await {
             Ok(list) => {
                 if let Some(object) = list.items.into_iter().next() {
-                    return Ok(Some(regarding(api_version, kind, object.metadata)));
+                    return Ok(Some(Regarding::of(api_version, kind, &object.metadata)));
                 }
             }
             // Not defined: there is none.
@@ -106,20 +106,6 @@ async fn object_of_bgp(client: &Client, namespace: &str) -> Result<Option<Regard
         }
     }
     Ok(None)
-}
-
-fn regarding(
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Regarding {
-    Regarding {
-        api_version,
-        kind,
-        namespace: metadata.namespace.unwrap_or_default(),
-        name: metadata.name.unwrap_or_default(),
-        uid: metadata.uid.unwrap_or_default(),
-    }
 }
 
 /// How the manifests and the chart of MetalLB label their pods, and ours do not.

@@ -28,6 +28,19 @@ pub struct Regarding {
     pub uid: String,
 }
 
+impl Regarding {
+    /// The object with this metadata.
+    pub fn of(api_version: &'static str, kind: &'static str, metadata: &ObjectMeta) -> Self {
+        Self {
+            api_version,
+            kind,
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// `type` of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

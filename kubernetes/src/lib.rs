@@ -18,7 +18,7 @@ mod lenient;
 mod serving;
 mod tls;
 
-pub use bgp::{BgpInUse, bgp_in_use, wait_for_bgp_to_end};
+pub use bgp::{BgpInUse, bgp_in_use, is_alive, wait_for_bgp_to_end};
 pub use client::{ConnectError, connect};
 pub use configuration_state::{Component, ConfigurationReporter};
 pub use events::{Recorder, Regarding, Severity, recorder};

@@ -1,6 +1,6 @@
 //! MetalLB's own controller: it knows of no lease, so nothing is written while it is there.
 
-use garpike_kubernetes::Regarding;
+use garpike_kubernetes::{Regarding, is_alive};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
@@ -15,9 +15,7 @@ pub(crate) async fn find(pods: &Api<Pod>) -> Result<Option<Regarding>, String> {
         let list = timeout(WITHIN, pods.list(&parameters)).await.map_err(|_| "no answer in time".to_owned())?;
         let list = list.map_err(|error| error.to_string())?;
         if let Some(pod) = list.items.into_iter().find(is_foreign) {
-            let (namespace, name) = (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());
-            let uid = pod.metadata.uid.unwrap_or_default();
-            return Ok(Some(Regarding { api_version: "v1", kind: "Pod", namespace, name, uid }));
+            return Ok(Some(Regarding::of("v1", "Pod", &pod.metadata)));
         }
     }
     Ok(None)
@@ -38,9 +36,7 @@ pub(crate) async fn appears(pods: &Api<Pod>) {
 
 fn is_foreign(pod: &Pod) -> bool {
     let ours = pod.metadata.labels.iter().flatten().any(|(key, value)| (key.as_str(), value.as_str()) == OURS);
-    // One that has not begun may begin at any moment; one that has ended does not return.
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Running");
-    !ours && matches!(phase, "Running" | "Pending")
+    !ours && is_alive(pod)
 }
 
 /// How the manifests and the chart of MetalLB label their controller.
