@@ -204,7 +204,7 @@ fn slow(ground: &Ground<'_>) {
     ground.run(async |site| {
         let proxy = Proxy::start(site.server).await.unwrap();
         let mut cluster = Cluster::of(site, 4).await;
-        let pods = cluster.pods(4, 110).await;
+        let pods = cluster.pods(4, 20).await;
         let _controller = cluster.controller_before(Server::Proxy(&proxy.url()), "controller-0", "on").await;
         let answers = Answers::Status { one_in: 3, code: StatusCode::INTERNAL_SERVER_ERROR, retry_after: None };
         proxy.set(Faults { latency: Duration::from_millis(300), answers: vec![(Which::Path("/pods/"), answers)] });
