@@ -2,10 +2,8 @@
 //! `manifest.json` of `docker save`, so that every tool that loads images loads it.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
-use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, Header};
@@ -24,13 +22,13 @@ pub(super) struct Image<'a> {
 impl Image<'_> {
     /// The archive, and how many bytes of it are the compressed layer and its description: what a node downloads.
     pub(super) fn archive(&self) -> Result<(Vec<u8>, usize)> {
-        let layer = gzip(self.layer)?;
+        let layer = zstd::encode_all(self.layer, LEVEL).context("cannot compress")?;
         let config = self.config().to_string().into_bytes();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+zstd", &layer)],
         });
         let manifest = manifest.to_string().into_bytes();
         let tag = self.name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
@@ -101,12 +99,6 @@ fn hex(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn gzip(content: &[u8]) -> Result<Vec<u8>> {
-    let mut writer = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    writer.write_all(content).context("cannot compress")?;
-    writer.finish().context("cannot compress")
-}
-
 fn pack(files: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     for (path, content) in files {
@@ -121,6 +113,8 @@ fn pack(files: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {
     tar.into_inner().context("cannot write to memory")
 }
 
+/// The highest level that needs no more than the usual 8 MiB of memory to unpack (zstd(1)).
+const LEVEL: i32 = 19;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A user that is nobody else's; the manifests say it again, because a kubelet checks `runAsNonRoot` by number.
@@ -147,8 +141,7 @@ mod tests {
         let layer = &files[&path(&manifest["layers"][0]["digest"])];
         assert_eq!(manifest["layers"][0]["size"], layer.len());
         let config = json(&files, &path(&manifest["config"]["digest"]));
-        let mut unpacked = Vec::new();
-        flate2::read::GzDecoder::new(&layer[..]).read_to_end(&mut unpacked).unwrap();
+        let unpacked = zstd::decode_all(&layer[..]).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], digest(&unpacked));
     }
 
