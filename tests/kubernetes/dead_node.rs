@@ -54,6 +54,8 @@ fn marked(ground: &Ground<'_>) {
         for controller in &controllers {
             counts(controller, "garpike_controller_dead_node_hints_total{mode=\"on\"} 1").await;
             counts(controller, "garpike_controller_dead_node_hint_seconds_count 1").await;
+            let took = metric(controller, "garpike_controller_dead_node_hint_seconds_sum").await;
+            println!("{} pods were marked {took:?} s after the verdict was told", pods.len());
         }
         // Long enough for it to be done again, if it were.
         tokio::time::sleep(Duration::from_secs(2)).await;
