@@ -233,7 +233,6 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-const RESOURCE: &str = "servicel2statuses.metallb.io";
 /// How many requests a write is: a new status comes with an event.
 fn requests(write: &Write) -> u32 {
     match write {
@@ -242,6 +241,7 @@ fn requests(write: &Write) -> u32 {
     }
 }
 
+const RESOURCE: &str = "servicel2statuses.metallb.io";
 /// At most. Chosen: MetalLB's two owners wrote five times as often without end; with what the API server delays and hands on
 /// together, no second has more than 50.
 const WRITES_PER_SECOND: u32 = 45;
