@@ -253,7 +253,6 @@ impl Cluster {
             return;
         }
         let author = facts.author.clone();
-        let before = self.members.nodes.get(&author.name).cloned();
         self.compare_gateways(&facts);
         if self.book.learn(facts) == News::Yes {
             if self.is_news(&author) {
@@ -263,7 +262,7 @@ impl Cluster {
             } else {
                 let is_here = |cluster: &Self| cluster.peers.get(&author.name).map(Peer::is_here);
                 let was_here = is_here(self);
-                self.follow_facts(&author.name, before);
+                self.follow_facts(&author.name);
                 self.stale |= is_here(self) != was_here;
                 self.said.insert(author.name);
             }

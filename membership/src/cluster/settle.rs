@@ -118,7 +118,7 @@ impl Cluster {
             }
             self.tell_of_death(&identity, &dead);
         }
-        self.follow_facts(&name, None);
+        self.follow_facts(&name);
         // It waits for our facts before it is ready: who was taken for dead gets them when it has acknowledged that.
         if !was_dead {
             self.deliver_facts(&identity);

@@ -199,8 +199,8 @@ impl Cluster {
         }
     }
 
-    /// What a node says of itself has changed; `before` is how the election saw it.
-    pub(super) fn follow_facts(&mut self, name: &NodeName, before: Option<Member>) {
+    /// What a node says of itself has changed.
+    pub(super) fn follow_facts(&mut self, name: &NodeName) {
         let Some(peer) = self.peers.get_mut(name) else { return };
         let Some(facts) = self.book.of(&peer.identity) else { return };
         let state = facts.state;
@@ -219,10 +219,9 @@ impl Cluster {
                 away.cause = Cause::Restarting;
             }
             None if state == NodeState::Restarting => {
-                // Who joins has not seen it serve, and ranked it behind the others until it spoke.
+                // By what it says, not by what was seen of it: who joins meanwhile has seen nothing.
                 let said = peers::describe(facts);
-                let before = before.filter(|member| member.state != NodeState::Joining);
-                self.go_away(name, Cause::Restarting, Some(before.unwrap_or(said)));
+                self.go_away(name, Cause::Restarting, Some(said));
             }
             Some(_) | None => {}
         }
@@ -234,7 +233,7 @@ impl Cluster {
         if self.peers.get(name).is_some_and(Peer::is_here) {
             self.go_away(name, Cause::Restarting, member);
         }
-        self.follow_facts(name, None);
+        self.follow_facts(name);
     }
 
     /// Speakers that did not come back in time.
