@@ -19,6 +19,7 @@ mod api_host;
 mod arrival;
 mod asked;
 mod asker;
+mod background;
 pub mod bench;
 mod connections;
 mod dialer;

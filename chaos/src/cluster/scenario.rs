@@ -182,6 +182,19 @@ fn speaker(cluster: &mut Cluster<'_>, node: &NodeName) -> Result<(u64, Option<bo
     Ok((restarts, status.get("ready").and_then(Value::as_bool)))
 }
 
+/// How often the container of the node's speaker was started again.
+fn restarts(cluster: &mut Cluster<'_>, node: &NodeName) -> Result<u64> {
+    Ok(speaker(cluster, node)?.0)
+}
+
+/// Waits until the node's speaker, which had been started again `before` times, was so once more and is ready.
+fn wait_for_restart(cluster: &mut Cluster<'_>, node: &NodeName, before: u64) -> Result<()> {
+    cluster.wait_until("the speaker of the node runs again", SERVED_WITHIN, |cluster| {
+        let (restarts, ready) = speaker(cluster, node)?;
+        Ok((restarts > before && ready == Some(true)).then_some(()))
+    })
+}
+
 /// Chosen: enough for a median.
 const POWER_CUTS: u32 = 10;
 /// Chosen: an install or a reboot takes some seconds.

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::{Lab, LabError, now};
 
 impl Lab<'_> {
@@ -41,10 +41,7 @@ impl Lab<'_> {
 
 /// Connections in use. Dropping them closes them.
 #[derive(Debug)]
-pub struct Connections {
-    stop: CancellationToken,
-    worker: Option<JoinHandle<io::Result<Kept>>>,
-}
+pub struct Connections(Background<Kept>);
 
 /// What became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,32 +62,12 @@ impl Connections {
     /// # Errors
     ///
     /// When they could not be used at all.
-    pub fn stop(mut self) -> io::Result<Kept> {
-        self.stop.cancel();
-        let worker = self.worker.take().expect("only stop and drop take the worker");
-        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn stop(self) -> io::Result<Kept> {
+        self.0.stop()
     }
 
     fn start(streams: Vec<TcpStream>) -> io::Result<Self> {
-        let stop = CancellationToken::new();
-        let run = {
-            let stop = stop.clone();
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(use_all(streams, stop))
-            }
-        };
-        let worker = thread::Builder::new().name("connections".to_owned()).spawn(run)?;
-        Ok(Self { stop, worker: Some(worker) })
-    }
-}
-
-impl Drop for Connections {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
-        }
+        Background::start("connections", move |stop| use_all(streams, stop)).map(Self)
     }
 }
 
@@ -190,6 +167,7 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+    use std::thread;
 
     use super::*;
 

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -13,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::{ConnectError, Lab, LabError, now};
 
 impl Lab<'_> {
@@ -30,10 +30,7 @@ impl Lab<'_> {
 
 /// A running client. Dropping it ends it.
 #[derive(Debug)]
-pub struct Dialer {
-    stop: CancellationToken,
-    worker: Option<JoinHandle<io::Result<Vec<Dialed>>>>,
-}
+pub struct Dialer(Background<Vec<Dialed>>);
 
 /// One connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,32 +47,12 @@ impl Dialer {
     /// # Errors
     ///
     /// When none could be opened at all.
-    pub fn stop(mut self) -> io::Result<Vec<Dialed>> {
-        self.stop.cancel();
-        let worker = self.worker.take().expect("only stop and drop take the worker");
-        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn stop(self) -> io::Result<Vec<Dialed>> {
+        self.0.stop()
     }
 
     fn start(target: SocketAddr, each: Duration) -> io::Result<Self> {
-        let stop = CancellationToken::new();
-        let run = {
-            let stop = stop.clone();
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(dial_all(target, each, stop))
-            }
-        };
-        let worker = thread::Builder::new().name("dialer".to_owned()).spawn(run)?;
-        Ok(Self { stop, worker: Some(worker) })
-    }
-}
-
-impl Drop for Dialer {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
-        }
+        Background::start("dialer", move |stop| dial_all(target, each, stop)).map(Self)
     }
 }
 
@@ -113,6 +90,7 @@ const MAX_CONNECTIONS: usize = 100_000;
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::thread;
 
     use super::*;
 

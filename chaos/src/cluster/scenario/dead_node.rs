@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::install::{Exposed, NAMESPACE, POOLS, ingress};
 use super::super::site::ECHO;
 use super::super::{Cluster, is_true, items};
-use super::{SERVED_WITHIN, count, speaker, step};
+use super::{SERVED_WITHIN, count, restarts, step, wait_for_restart};
 use crate::lab::{Dialed, Dialer, now};
 use crate::load::figures::{Bound, Figures, median};
 
@@ -97,12 +97,9 @@ struct Living(&'static str, fn(&mut Cluster<'_>) -> Result<()>);
 
 fn killed(cluster: &mut Cluster<'_>) -> Result<()> {
     let node = last(cluster)?;
-    let (before, _) = speaker(cluster, &node)?;
+    let before = restarts(cluster, &node)?;
     signal(cluster, &node, "garpike", "KILL")?;
-    cluster.wait_until("the speaker runs again", SERVED_WITHIN, |cluster| {
-        let (restarts, ready) = speaker(cluster, &node)?;
-        Ok((restarts > before && ready == Some(true)).then_some(()))
-    })
+    wait_for_restart(cluster, &node, before)
 }
 
 fn frozen(cluster: &mut Cluster<'_>) -> Result<()> {
@@ -115,18 +112,10 @@ fn frozen(cluster: &mut Cluster<'_>) -> Result<()> {
 
 fn blocked(cluster: &mut Cluster<'_>) -> Result<()> {
     let node = last(cluster)?;
-    let rules: String = ["input", "output"]
-        .iter()
-        .flat_map(|hook| {
-            [
-                format!("add chain inet lab {hook} {{ type filter hook {hook} priority 0; }}\n"),
-                format!("add rule inet lab {hook} meta l4proto {{ tcp, udp }} th dport 7946 drop\n"),
-            ]
-        })
-        .collect();
-    cluster.shell(&node, &format!("nft -f - <<'END'\nadd table inet lab\n{rules}END"))?;
+    let gossip = "meta l4proto { tcp, udp } th dport 7946";
+    drop_packets(cluster, &node, "inet", [("input", gossip), ("output", gossip)])?;
     thread::sleep(FAULT);
-    cluster.shell(&node, "nft delete table inet lab").map(drop)
+    drop_none(cluster, &node, "inet")
 }
 
 fn api_frozen(cluster: &mut Cluster<'_>) -> Result<()> {
@@ -150,16 +139,8 @@ fn cut_off(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
     let (node, before) = (last(cluster)?, marks(cluster)?);
     let told = events(cluster, "FalseDeadNodeHint")?;
     let server = cluster.lab.host(&cluster.control)?.mac;
-    let rules: String = [("ingress", "saddr"), ("egress", "daddr")]
-        .iter()
-        .flat_map(|(hook, end)| {
-            [
-                format!("add chain netdev lab {hook} {{ type filter hook {hook} device eth0 priority 0; }}\n"),
-                format!("add rule netdev lab {hook} ether {end} != {server} drop\n"),
-            ]
-        })
-        .collect();
-    cluster.shell(&node, &format!("nft -f - <<'END'\nadd table netdev lab\n{rules}END"))?;
+    let (from, to) = (format!("ether saddr != {server}"), format!("ether daddr != {server}"));
+    drop_packets(cluster, &node, "netdev", [("ingress device eth0", &from), ("egress device eth0", &to)])?;
     cluster.wait_until("a pod of the node is marked", MARKED_WITHIN, |cluster| {
         Ok((!is_behind(cluster, &node)?).then_some(()))
     })?;
@@ -167,7 +148,7 @@ fn cut_off(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
     cluster
         .wait_until("its endpoints are back", SERVED_WITHIN, |cluster| Ok(is_behind(cluster, &node)?.then_some(())))?;
     let back_s = marked.elapsed().as_secs_f64();
-    cluster.shell(&node, "nft delete table netdev lab")?;
+    drop_none(cluster, &node, "netdev")?;
     cluster.wait_until("the false hint is told", SERVED_WITHIN, |cluster| {
         Ok((events(cluster, "FalseDeadNodeHint")? > told).then_some(()))
     })?;
@@ -177,6 +158,20 @@ fn cut_off(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
     figures.row("cut off".to_owned(), [("endpoints_back_s", back_s)]);
     figures.target("endpoints back after a false hint, s".to_owned(), back_s, Bound::AtMost, BACK_S);
     Ok(())
+}
+
+/// Has a node drop the packets that match, at each hook.
+fn drop_packets(cluster: &mut Cluster<'_>, node: &NodeName, family: &str, rules: [(&str, &str); 2]) -> Result<()> {
+    let chains = rules.iter().zip(["one", "two"]).map(|((hook, matching), chain)| {
+        format!("chain {chain} {{ type filter hook {hook} priority 0; {matching} drop; }}\n")
+    });
+    let chains: String = chains.collect();
+    cluster.shell(node, &format!("nft -f - <<'END'\ntable {family} lab {{\n{chains}}}\nEND")).map(drop)
+}
+
+/// Undoes [`drop_packets`].
+fn drop_none(cluster: &mut Cluster<'_>, node: &NodeName, family: &str) -> Result<()> {
+    cluster.shell(node, &format!("nft delete table {family} lab")).map(drop)
 }
 
 struct Seen {
@@ -207,7 +202,7 @@ fn power_cut(cluster: &mut Cluster<'_>, trial: u32, exposed: &Exposed) -> Result
     let other =
         others().find(|node| **node == leader).or_else(|| others().next()).context("a cluster has two nodes")?;
     let victim = if owned { owner.clone() } else { other.clone() };
-    let (restarts, _) = speaker(cluster, &victim)?;
+    let before = restarts(cluster, &victim)?;
 
     let dial = |cluster: &Cluster<'_>, ip| cluster.lab.dial(SocketAddr::new(ip, ECHO), EACH);
     let (v4, v6) = (dial(cluster, exposed.v4)?, dial(cluster, exposed.v6)?);
@@ -228,10 +223,7 @@ fn power_cut(cluster: &mut Cluster<'_>, trial: u32, exposed: &Exposed) -> Result
 
     cluster.power_on(&victim)?;
     cluster.kubectl(&["delete", "service", &late])?;
-    cluster.wait_until("the speaker of the node runs again", SERVED_WITHIN, |cluster| {
-        let (now, ready) = speaker(cluster, &victim)?;
-        Ok((now > restarts && ready == Some(true)).then_some(()))
-    })?;
+    wait_for_restart(cluster, &victim, before)?;
     cluster.wait_until("its endpoints are back, and nothing of the marks stays", SERVED_WITHIN, |cluster| {
         Ok((is_behind(cluster, &victim)? && managed_by_hint(cluster, &victim)? == 0).then_some(()))
     })?;

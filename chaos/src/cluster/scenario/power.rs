@@ -10,7 +10,7 @@ use garpike_election::NodeName;
 use super::super::Cluster;
 use super::super::install::{Exposed, POOLS};
 use super::super::site::{ECHO, outage_ms};
-use super::{SERVED_WITHIN, count, speaker, step};
+use super::{SERVED_WITHIN, count, restarts, step, wait_for_restart};
 use crate::lab::now;
 use crate::load::figures::{Bound, Figures, median};
 
@@ -94,7 +94,7 @@ fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Exposed) -> Resul
     let probe = |cluster: &Cluster<'_>, ip: IpAddr| cluster.lab.probe(SocketAddr::new(ip, ECHO), EACH);
     let (v4, v6) = (probe(cluster, service.v4)?, probe(cluster, service.v6)?);
     thread::sleep(Duration::from_secs(1));
-    let (before, _) = speaker(cluster, victim)?;
+    let before = restarts(cluster, victim)?;
     let cut = cluster.power_off(victim)?;
     thread::sleep(WATCHED);
     let cut_until = now();
@@ -102,10 +102,7 @@ fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Exposed) -> Resul
     let tap = cluster.lab.tap()?;
     let heirs = [cluster.owner_of(service.v4)?, cluster.owner_of(service.v6)?];
     let back = cluster.power_on(victim)?;
-    cluster.wait_until("the speaker of the node runs again", SERVED_WITHIN, |cluster| {
-        let (restarts, ready) = speaker(cluster, victim)?;
-        Ok((restarts > before && ready == Some(true)).then_some(()))
-    })?;
+    wait_for_restart(cluster, victim, before)?;
     let ready_s = back.elapsed().as_secs_f64();
     thread::sleep(SETTLING);
     let end = now();
