@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Name and tag of the image
     #[arg(long, value_name = "NAME:TAG", default_value = crate::IMAGE)]
     image: String,
+    /// Write its one layer as well, not compressed
+    #[arg(long, value_name = "FILE")]
+    layer: Option<PathBuf>,
     /// Pack this program, which must be static, and build none
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -96,6 +99,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .file("sbom.cdx.json", crates.sbom()?.as_bytes(), layer::Kind::Text)
         .tar()?;
 
+    if let Some(path) = &args.layer {
+        fs::write(path, &layer).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let image = Image { name: &args.image, architecture: args.arch.oci(), revision: revision(), layer: &layer };
     let (archive, compressed) = image.archive()?;
     let default = || format!("target/image/garpike-{}-{}.tar", env!("CARGO_PKG_VERSION"), args.arch.oci());
