@@ -177,6 +177,9 @@ fn kubectl_renders_every_overlay() {
         strings(&named(objects, kind, name)["spec"]["template"]["spec"]["containers"][0]["args"])
     };
     assert!(args(&without, "Deployment", "controller").contains(&"--webhook-mode=disabled".to_owned()));
+    let fast = kustomize("deploy/overlays/fast");
+    assert!(args(&fast, "DaemonSet", "speaker").contains(&"--profile=fast".to_owned()));
+    assert_eq!(added_capabilities(&fast, "speaker"), ["NET_RAW", "SYS_NICE"]);
     let plaintext = kustomize("deploy/overlays/plaintext-rollout");
     assert!(args(&plaintext, "DaemonSet", "speaker").contains(&"--insecure-plaintext".to_owned()));
     let hint = kustomize("deploy/overlays/dead-node-hint");
@@ -299,6 +302,11 @@ fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
 fn documents(yaml: &str) -> Vec<Value> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
     documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+fn added_capabilities(objects: &[Value], speaker: &str) -> Vec<String> {
+    let pod = &named(objects, "DaemonSet", speaker)["spec"]["template"]["spec"];
+    strings(&pod["containers"][0]["securityContext"]["capabilities"]["add"])
 }
 
 fn strings(list: &Value) -> Vec<String> {

@@ -23,5 +23,5 @@ mod troubles;
 
 pub use packet_socket::{EtherType, OpenSocketError, PacketSocket, Received};
 pub use ports::NdpUnicast;
-pub use privileges::lower_net_raw;
+pub use privileges::{lower_net_raw, with_sys_nice};
 pub use task::{Command, Handles, Heard, Task, TaskError};

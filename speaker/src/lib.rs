@@ -22,6 +22,7 @@ mod relay;
 mod reports;
 mod rights;
 mod run;
+mod scheduling;
 pub mod source;
 pub mod state;
 mod take_over;

@@ -1,37 +1,43 @@
 //! The values of the flags that say how fast failures are detected, and how long addresses wait for their owner.
 
-use std::fs;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use tracing::warn;
 
+use crate::scheduling;
+
 /// `--profile`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// A death is known within 200 ms
     Default,
-    /// Within 80 ms; needs a real-time scheduler (SCHED_FIFO or SCHED_RR), else `default` is run
+    /// Within 80 ms; runs under SCHED_FIFO, for which it needs CAP_SYS_NICE, else `default` is run
     Fast,
     /// Within about a second, for routed and lossy networks
     Relaxed,
 }
 
 impl Profile {
-    /// The profile that can be run here. Says so when it is another one.
-    pub(crate) fn possible(self) -> garpike_membership::Profile {
+    /// The profile that can be run here: `fast` if this thread, and those that it starts, can be scheduled before all
+    /// ordinary ones. Says so when it is another one.
+    pub(crate) fn make_possible(self) -> garpike_membership::Profile {
         match self {
             Self::Default => garpike_membership::Profile::Default,
             Self::Relaxed => garpike_membership::Profile::Relaxed,
-            Self::Fast if is_real_time() => garpike_membership::Profile::Fast,
-            Self::Fast => {
-                warn!(
-                    "--profile fast needs timers that are never late, and this process is not scheduled under SCHED_FIFO \
-                     or SCHED_RR: running --profile default; start it with chrt --fifo 1"
-                );
-                garpike_membership::Profile::Default
-            }
+            Self::Fast => match scheduling::become_real_time() {
+                Ok(()) => garpike_membership::Profile::Fast,
+                Err(error) => {
+                    warn!(
+                        %error,
+                        "--profile fast needs timers that are never late, and the kernel does not schedule this process \
+                         under SCHED_FIFO: running --profile default; add the capability SYS_NICE, as \
+                         deploy/overlays/fast does"
+                    );
+                    garpike_membership::Profile::Default
+                }
+            },
         }
     }
 }
@@ -82,22 +88,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// Whether this thread is scheduled before all ordinary ones.
-fn is_real_time() -> bool {
-    let stat = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
-    scheduling_policy(&stat).is_some_and(|policy| policy == SCHED_FIFO || policy == SCHED_RR)
-}
-
-/// The policy among the fields of `/proc/PID/stat`.
-fn scheduling_policy(stat: &str) -> Option<u32> {
-    // proc(5): the name in parentheses may hold anything; the policy is the 41st field, the one behind the name the 3rd.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(41 - 3)?.parse().ok()
-}
-
-// linux/sched.h
-const SCHED_FIFO: u32 = 1;
-const SCHED_RR: u32 = 2;
 /// Chosen: whoever wants more wants `never`.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -125,14 +115,5 @@ mod tests {
         for bad in ["30s", "after", "after=", "after=30", "Never"] {
             assert!(bad.parse::<Failback>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_policy_is_found_behind_any_name() {
-        let stat = |policy: &str| format!("7 (a) b (c) S {}{policy} 0 0", "0 ".repeat(37));
-        assert_eq!(scheduling_policy(&stat("1")), Some(SCHED_FIFO));
-        assert_eq!(scheduling_policy("7 (a) S"), None);
-        let own = fs::read_to_string("/proc/thread-self/stat").unwrap();
-        assert!(scheduling_policy(&own).is_some_and(|policy| policy <= 7), "{own}");
     }
 }

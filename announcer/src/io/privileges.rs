@@ -1,4 +1,4 @@
-//! CAP_NET_RAW, in force only while a packet socket is opened.
+//! CAP_NET_RAW, in force only while a packet socket is opened, and CAP_SYS_NICE only while threads are given priority.
 //!
 //! A process that may open packet sockets can read and forge all traffic of its host; one whose capability is permitted
 //! but not in force cannot do so by mistake. Capabilities belong to threads, and a thread hands its own to those that it
@@ -24,12 +24,21 @@ pub fn lower_net_raw() -> io::Result<()> {
 
 /// Does `work` with CAP_NET_RAW in force, if it is permitted.
 pub(super) fn with_net_raw<T>(work: impl FnOnce() -> T) -> T {
+    with(NET_RAW, work)
+}
+
+/// Does `work` with CAP_SYS_NICE in force, if it is permitted: to have threads scheduled before others.
+pub fn with_sys_nice<T>(work: impl FnOnce() -> T) -> T {
+    with(CapabilitySet::SYS_NICE, work)
+}
+
+fn with<T>(capability: CapabilitySet, work: impl FnOnce() -> T) -> T {
     let Ok(before) = capabilities(None) else { return work() };
-    if before.effective.contains(NET_RAW) || !before.permitted.contains(NET_RAW) {
+    if before.effective.contains(capability) || !before.permitted.contains(capability) {
         // Nothing to raise; a user namespace may grant what this one does not.
         return work();
     }
-    if set_effective(before, before.effective | NET_RAW).is_err() {
+    if set_effective(before, before.effective | capability).is_err() {
         return work();
     }
     let _lowered = Lowered { before };

@@ -96,7 +96,7 @@ fn layer(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     for (path, content) in files {
         if path == "garpike" {
-            tar.append_pax_extensions([("SCHILY.xattr.security.capability", &NET_RAW_PERMITTED[..])])
+            tar.append_pax_extensions([("SCHILY.xattr.security.capability", &PERMITTED[..])])
                 .context("cannot write to memory")?;
         }
         append(&mut tar, path, content, 0o755)?;
@@ -172,9 +172,9 @@ pub(super) const LAB: &str = "garpike.test/lab:1";
 /// The image that is judged, under another name: what a roll-out rolls out.
 pub(super) const NEXT: &str = "garpike.test/garpike:next";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// CAP_NET_RAW permitted, not effective: `struct vfs_cap_data` of linux/capability.h, second revision. As `cargo xtask image`
-/// gives it to the program.
-const NET_RAW_PERMITTED: [u8; 20] = [0, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// CAP_NET_RAW and CAP_SYS_NICE permitted, not effective: `struct vfs_cap_data` of linux/capability.h, second revision. As
+/// `cargo xtask image` gives it to the program.
+const PERMITTED: [u8; 20] = [0, 0, 0, 2, 0, 0x20, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[cfg(test)]
 mod tests {

@@ -89,7 +89,7 @@ impl Speaker {
             seeds: seeds(&args.seeds(), &peers, gossip),
             sealing,
             surroundings: known(&announcer.surroundings.borrow(), *data_plane.borrow()),
-            profile: args.profile.possible(),
+            profile: args.profile.make_possible(),
             restart_grace: args.restart_grace,
             failback: args.failback.delay(),
             host_ports: vec![KUBELET_PORT],

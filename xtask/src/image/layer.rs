@@ -8,7 +8,7 @@ use tar::{Builder, EntryType, Header};
 pub(super) enum Kind {
     /// To be read.
     Text,
-    /// The program, which may be given CAP_NET_RAW.
+    /// The program, which may be given CAP_NET_RAW and CAP_SYS_NICE.
     Speaker,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Layer<'a> {
                     content
                 }
                 Some((content, Kind::Speaker)) => {
-                    let capability = ("SCHILY.xattr.security.capability", &NET_RAW_PERMITTED[..]);
+                    let capability = ("SCHILY.xattr.security.capability", &PERMITTED[..]);
                     tar.append_pax_extensions([capability]).context("cannot write to memory")?;
                     header.set_mode(0o755);
                     content
@@ -73,14 +73,16 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// CAP_NET_RAW permitted, not effective: `struct vfs_cap_data` of linux/capability.h in its second revision.
+/// CAP_NET_RAW and CAP_SYS_NICE permitted, not effective: `struct vfs_cap_data` of linux/capability.h in its second revision.
 ///
-/// With the effective flag the kernel refuses to start the file where the capability is out of reach ("operation not
-/// permitted"), such as in the pod of the controller. So the file is permitted it, and the speaker raises it.
-const NET_RAW_PERMITTED: [u8; 20] = {
+/// With the effective flag the kernel refuses to start the file where a capability is out of reach ("operation not
+/// permitted"), such as in the pod of the controller. So the file is permitted them, and the speaker raises those that its
+/// pod adds.
+const PERMITTED: [u8; 20] = {
     let mut bytes = [0; 20];
     bytes[3] = 0x02; // VFS_CAP_REVISION_2, little endian, without VFS_CAP_FLAGS_EFFECTIVE
-    bytes[5] = 0x20; // bit 13 of the permitted set
+    bytes[5] = 0x20; // bit 13 of the permitted set, CAP_NET_RAW
+    bytes[6] = 0x80; // bit 23, CAP_SYS_NICE
     bytes
 };
 
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_is_permitted_net_raw_and_text_is_not() {
+    fn the_program_is_permitted_two_capabilities_and_text_none() {
         let layer = sample().tar().unwrap();
 
         let mut archive = tar::Archive::new(&layer[..]);
@@ -106,7 +108,7 @@ mod tests {
             capabilities.push((path, values, content.len()));
         }
 
-        let cap = vec![vec![0, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+        let cap = vec![vec![0, 0, 0, 2, 0, 0x20, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
         let expected = [("garpike", cap, 7), ("licenses", vec![], 0), ("licenses/LICENSE", vec![], 4)];
         assert_eq!(capabilities, expected.map(|(path, values, len)| (path.to_owned(), values, len)));
     }
