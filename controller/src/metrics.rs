@@ -53,7 +53,7 @@ pub(crate) fn describe() {
     describe_histogram!(
         HINT,
         Unit::Seconds,
-        "Time from when a verdict was told until the last pod of the node was marked"
+        "Time from the last heartbeat of a dead node until the last of its pods was marked"
     );
     describe_histogram!(SAVED, Unit::Seconds, "How much sooner pods would have been marked than Kubernetes noticed");
     describe_counter!(PODS_MARKED, Unit::Count, "Marks of pods on dead nodes, by what came of them");
@@ -133,7 +133,7 @@ pub(crate) fn pod_marked(marked: Marked) {
     counter!(PODS_MARKED, "outcome" => outcome).increment(1);
 }
 
-/// The last pod of a node was marked so long after the verdict.
+/// The last pod of a node was marked so long after its last heartbeat.
 pub(crate) fn pods_marked(after: Duration) {
     histogram!(HINT).record(after);
 }

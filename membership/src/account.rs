@@ -3,6 +3,7 @@
 //! It is what one speaker believes. Whoever acts on it weighs several accounts: a speaker may be cut off, or behind.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use garpike_election::NodeName;
 
@@ -37,6 +38,8 @@ pub struct HostDead {
     pub holders: u16,
     /// How many speakers were known before the fault, the dead one included.
     pub known: u16,
+    /// For how long nothing had been heard of the node when the verdict was given; zero where that is not known.
+    pub silent: Duration,
 }
 
 impl HostDead {
@@ -56,7 +59,8 @@ impl Account {
             let life = Life::of(&notice.subject);
             let later = account.members.get(&notice.subject.name).is_some_and(|now| now.generation > life.generation);
             if notice.charge == Charge::HostDead && notice.force == Force::InForce && !later {
-                let verdict = HostDead { life, holders: notice.holders, known: notice.known };
+                let silent = Duration::from_millis(notice.silent_ms.into());
+                let verdict = HostDead { life, holders: notice.holders, known: notice.known, silent };
                 account.dead.insert(notice.subject.name.clone(), verdict);
             }
         }

@@ -26,7 +26,7 @@ pub enum Event {
     HostDied {
         /// The node.
         node: NodeName,
-        /// How long it had not been heard, if this node was one of its watchers and would have heard it.
+        /// For how long it had not been heard: by this node if it was one of its watchers, else as the verdict says.
         silent: Option<Duration>,
         /// When this node came to know.
         at: Instant,

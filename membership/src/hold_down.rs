@@ -116,7 +116,8 @@ mod tests {
             process: ProcessId(1),
             gossip: "192.0.2.1:7946".parse().unwrap(),
         };
-        Notice { subject, charge: Charge::HostDead, force: Force::InForce, version: 1, holders, known: 3, deaths }
+        let (charge, force) = (Charge::HostDead, Force::InForce);
+        Notice { subject, charge, force, version: 1, holders, known: 3, deaths, silent_ms: 160 }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test makes its own time from one reading")]

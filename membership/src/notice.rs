@@ -30,6 +30,8 @@ pub(crate) struct Notice {
     pub(crate) known: u16,
     /// How often the host of this node was declared dead lately.
     pub(crate) deaths: u16,
+    /// For how many milliseconds nothing had been heard of the subject; 0: whoever gave the verdict was none of its watchers.
+    pub(crate) silent_ms: u16,
 }
 
 /// Which verdict a notice is about.
@@ -91,6 +93,7 @@ mod tests {
             process: ProcessId(1),
             gossip: "192.0.2.1:7946".parse().unwrap(),
         };
-        Notice { subject, charge: Charge::HostDead, force: Force::InForce, version: 1, holders, known, deaths: 1 }
+        let (charge, force) = (Charge::HostDead, Force::InForce);
+        Notice { subject, charge, force, version: 1, holders, known, deaths: 1, silent_ms: 160 }
     }
 }

@@ -96,6 +96,8 @@ pub(crate) struct Dead {
     pub(crate) holders: u16,
     /// How often it died lately, this time included.
     pub(crate) deaths: u16,
+    /// For how many milliseconds nothing had been heard of it, as the verdict says; 0: unknown.
+    pub(crate) silent_ms: u16,
 }
 
 /// How a node ended.

@@ -56,7 +56,7 @@ impl Cause {
 /// A part of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// From the last sign of the owner to the verdict, where this node was one of its watchers.
+    /// From the last sign of the owner to the verdict, as far as one of its watchers has told.
     Detection,
     /// From the verdict to the election.
     Decision,

@@ -131,7 +131,7 @@ pub(crate) enum Event {
     Trouble { node: NodeName, text: String },
     /// The node passed all guards.
     Hinted { node: NodeName, holders: u16, known: u16 },
-    /// So many pods of the node are marked, so long after the verdict was told; so many are not, for want of a right or of an
+    /// So many pods of the node are marked, so long after it was heard for the last time; so many are not, for want of a right or of an
     /// answer.
     Marked { node: NodeName, pods: usize, after: Duration, forbidden: usize, failed: usize },
     /// Kubernetes has noticed by itself, so long after it would have been hinted.
@@ -367,7 +367,7 @@ impl Hints {
         let Some(case) = self.cases.get_mut(node) else { return };
         case.step = Step::Ended;
         let pods = case.marked;
-        let after = now.saturating_duration_since(case.verdict.told);
+        let after = case.verdict.silent + now.saturating_duration_since(case.verdict.told);
         self.events.push_back(Event::Marked { node: node.clone(), pods, after, forbidden, failed });
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Verdict {
     pub(super) life: Life,
     /// When it was told first.
     pub(super) told: Instant,
+    /// For how long nothing had been heard of the node by then, as far as anybody knows.
+    pub(super) silent: Duration,
     /// Until when this life was told to be alive; `None`: it never was.
     pub(super) alive_until: Option<Instant>,
     /// How many observed speakers tell it, the dead one itself not counted.
@@ -75,6 +77,7 @@ impl Testimony {
             let verdict = verdicts.entry(node.clone()).or_insert_with(|| Verdict {
                 life: dead.life,
                 told: before.map_or(now, |verdict| verdict.told),
+                silent: before.map_or(Duration::ZERO, |verdict| verdict.silent),
                 alive_until: before.map_or_else(|| seen.map(|(_, at)| *at), |verdict| verdict.alive_until),
                 speakers: 0,
                 holders: 0,
@@ -82,6 +85,7 @@ impl Testimony {
             });
             verdict.holders = verdict.holders.max(dead.holders);
             verdict.known = verdict.known.max(dead.known);
+            verdict.silent = verdict.silent.max(dead.silent);
         }
         for (node, verdict) in &mut verdicts {
             let tells = |(speaker, account): &(&NodeName, &Account)| {

@@ -10,6 +10,8 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
+/// How long a dead node was not heard before the verdict.
+const SILENT: Duration = Duration::from_millis(160);
 const OWN: &str = "metallb-system";
 
 #[test]
@@ -28,7 +30,7 @@ fn the_ready_pods_of_a_node_that_a_majority_holds_for_dead_are_marked_once() {
         [
             Event::Verdict { node: name(4) },
             Event::Hinted { node: name(4), holders: 3, known: 4 },
-            Event::Marked { node: name(4), pods: 1, after: 300 * MS, forbidden: 0, failed: 0 },
+            Event::Marked { node: name(4), pods: 1, after: SILENT + 300 * MS, forbidden: 0, failed: 0 },
         ]
     );
     // And it is told again and again.
@@ -152,7 +154,7 @@ fn halves_that_part_slowly_count_all_nodes_of_the_last_minute() {
     world.observe(&[1, 2]);
     world.die(3, 2);
     world.run(30 * SECOND);
-    world.dead.insert(name(4), HostDead { life: world.lives[&name(4)], holders: 2, known: 3 });
+    world.dead.insert(name(4), HostDead { life: world.lives[&name(4)], holders: 2, known: 3, silent: SILENT });
     world.tell();
     world.run(10 * SECOND);
 
@@ -309,7 +311,7 @@ fn a_node_that_dies_again_and_again_is_left_alone_ever_longer() {
 #[test]
 fn a_speaker_that_is_behind_does_not_bring_back_an_old_verdict() {
     let mut world = World::of(4);
-    let old = HostDead { life: world.lives[&name(4)], holders: 3, known: 4 };
+    let old = HostDead { life: world.lives[&name(4)], holders: 3, known: 4, silent: SILENT };
     world.lives.get_mut(&name(4)).unwrap().generation.0 += 1;
     world.tell();
     let mut accounts = world.accounts();
@@ -342,7 +344,7 @@ fn what_failed_is_tried_again_after_another_look_and_what_was_marked_is_not() {
     assert_eq!(world.marks(), ["b"]);
     world.marked(4, &[Marked::Done]);
 
-    let marked = Event::Marked { node: name(4), pods: 2, after: 500 * MS, forbidden: 0, failed: 0 };
+    let marked = Event::Marked { node: name(4), pods: 2, after: SILENT + 500 * MS, forbidden: 0, failed: 0 };
     assert_eq!(world.events().last(), Some(&marked));
 }
 
@@ -356,7 +358,7 @@ fn a_missing_right_to_mark_is_told_and_not_tried_again() {
     world.marked(4, &[Marked::Forbidden, Marked::Forbidden]);
     world.run(100 * SECOND);
 
-    let told = Event::Marked { node: name(4), pods: 0, after: Duration::ZERO, forbidden: 2, failed: 0 };
+    let told = Event::Marked { node: name(4), pods: 0, after: SILENT, forbidden: 2, failed: 0 };
     assert_eq!((world.requests(), world.events().last()), (vec![], Some(&told)));
 }
 
@@ -552,7 +554,7 @@ impl World {
     /// The observed speakers take the node for dead, and know of so many others that do.
     fn die(&mut self, node: u8, holders: u16) {
         let known = u16::try_from(self.lives.len()).unwrap();
-        self.dead.insert(name(node), HostDead { life: self.lives[&name(node)], holders, known });
+        self.dead.insert(name(node), HostDead { life: self.lives[&name(node)], holders, known, silent: SILENT });
         self.tell();
     }
 

@@ -118,7 +118,7 @@ fn tell(event: &Event, mode: Mode, recorder: &Recorder) {
         Event::Marked { node, pods, after, forbidden, failed } => {
             metrics::pods_marked(*after);
             let mut message = format!(
-                "the host is dead by the verdict of the speakers: {pods} Ready pods were marked not ready within {} ms",
+                "the host is dead by the verdict of the speakers: {pods} Ready pods were marked not ready within {} ms of its last sign",
                 after.as_millis()
             );
             if *forbidden > 0 {

@@ -148,7 +148,8 @@ mod tests {
         let n1 = || identity("n1", 1);
         let facts = Facts::new(&n1(), NodeState::Joining, vec![], &Surroundings::new(Selection::All));
         let (charge, force) = (Charge::HostDead, Force::InForce);
-        let verdict = Notice { subject: identity("n3", 3), charge, force, version: 5, holders: 2, known: 4, deaths: 1 };
+        let subject = identity("n3", 3);
+        let verdict = Notice { subject, charge, force, version: 5, holders: 2, known: 4, deaths: 1, silent_ms: 160 };
         let state =
             State { from: n1(), members: vec![n1(), identity("n2", 2)], dead: vec![verdict], facts: vec![facts] };
         // name, generation, process, address, port
@@ -160,8 +161,8 @@ mod tests {
         let [n1, n2, n3] = identities.map(|identity| &identity[..]);
         // version, state, interfaces, wires, handicaps, keys, level, software, later
         let facts = b"\x01\x02\x00\x00\x00\x00\x01\x050.1.0\x00";
-        // charge, force, version, holders, known, deaths
-        let verdict = b"\x01\x00\x05\x02\x04\x01";
+        // charge, force, version, holders, known, deaths, silent_ms
+        let verdict = b"\x01\x00\x05\x02\x04\x01\xa0";
         let golden = [n1, b"\x02", n1, n2, b"\x01", n3, verdict, b"\x01", n1, facts].concat();
 
         assert_eq!(codec::encode_state(&state).unwrap(), golden);

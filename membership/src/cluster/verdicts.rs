@@ -28,6 +28,7 @@ impl Cluster {
             holders: 1,
             known: self.known_before(),
             deaths: self.peers.deaths(name, self.now).saturating_add(1),
+            silent_ms: self.silence_of(name).map_or(0, |silent| small(silent.as_millis())),
         };
         info!(node = %name, verdict = charge.as_str(), ?voters, "the watchers have agreed");
         metrics::verdict(charge, metrics::By::Vote);
@@ -166,6 +167,7 @@ impl Cluster {
                     known: notice.known,
                     holders: notice.holders,
                     deaths: notice.deaths,
+                    silent_ms: notice.silent_ms,
                 };
                 info!(node = %name, gossip = %dead.identity.gossip, last_state = ?dead.last_state, "member is dead");
                 self.remove(dead);
@@ -251,6 +253,7 @@ impl Cluster {
                 version: self.version_of(&peer.identity),
                 known: self.known_before(),
                 holders: 0,
+                silent_ms: 0,
                 deaths: self.peers.deaths(&peer.identity.name, now),
                 identity: peer.identity,
             };
@@ -265,7 +268,7 @@ impl Cluster {
     fn remove(&mut self, dead: Dead) {
         metrics::death();
         let identity = dead.identity.clone();
-        self.tell_of_loss(&identity.name, dead.end);
+        self.tell_of_loss(&dead);
         self.watching.forget(&identity.name);
         self.watching.hasten = true;
         self.deliveries.forget(&identity.name);
@@ -275,19 +278,24 @@ impl Cluster {
         self.stale = true;
     }
 
-    fn tell_of_loss(&mut self, name: &NodeName, end: End) {
-        let (node, at) = (name.clone(), self.now);
-        match end {
+    fn tell_of_loss(&mut self, dead: &Dead) {
+        let (node, at) = (dead.identity.name.clone(), self.now);
+        match dead.end {
             End::HostDead => {
-                let heard = self.peers.get(name).and_then(|peer| peer.heard);
-                // Others hear of a member only now and then.
-                let heard = heard.filter(|_| self.watching.ring.watches(&self.config.local, name));
-                let silent = heard.map(|heard| at.saturating_duration_since(heard));
+                let said = (dead.silent_ms > 0).then(|| Duration::from_millis(dead.silent_ms.into()));
+                let silent = self.silence_of(&node).or(said);
                 self.push_event(Event::HostDied { node, silent, at });
             }
             End::GraceOver => self.push_event(Event::GraceOver { node, at }),
             End::Pardoned => {}
         }
+    }
+
+    /// For how long nothing was heard of a member, if this node is one of its watchers. Others hear of it only now and then.
+    fn silence_of(&self, name: &NodeName) -> Option<Duration> {
+        let heard = self.peers.get(name).and_then(|peer| peer.heard);
+        let heard = heard.filter(|_| self.watching.ring.watches(&self.config.local, name));
+        heard.map(|heard| self.now.saturating_duration_since(heard))
     }
 
     /// Somebody who is dead here gave a sign.
@@ -318,6 +326,7 @@ impl Cluster {
             holders: 0,
             known: self.known_before(),
             deaths: 0,
+            silent_ms: 0,
         };
         self.tell_once(identity, notice);
     }
@@ -367,6 +376,7 @@ impl Cluster {
             holders,
             known: dead.known,
             deaths: dead.deaths,
+            silent_ms: dead.silent_ms,
         }
     }
 
@@ -474,6 +484,6 @@ const SURVIVORS_KNOWN: Duration = Duration::from_secs(1);
 /// Chosen: the verdicts about one fault come within a second, whatever it hits.
 const ONE_FAULT: Duration = Duration::from_secs(10);
 
-fn small(count: usize) -> u16 {
-    u16::try_from(count).unwrap_or(u16::MAX)
+fn small(count: impl TryInto<u16>) -> u16 {
+    count.try_into().unwrap_or(u16::MAX)
 }

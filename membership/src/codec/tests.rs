@@ -133,7 +133,8 @@ fn golden_payloads() -> Vec<(Payload, String)> {
     let superseded = Standing { identity: n2(), incarnation: 0, state: State::Down };
     let vote = |charge| Payload::Vote(Vote { subject: n2(), charge });
     let notice = |charge, force, version, known| {
-        Payload::Notice(Notice { subject: n2(), charge, force, version, holders: 2, known, deaths: 4 })
+        let subject = n2();
+        Payload::Notice(Notice { subject, charge, force, version, holders: 2, known, deaths: 4, silent_ms: 160 })
     };
     let held = |charge, force| {
         let (node, generation) = (n1().name, n1().generation);
@@ -159,9 +160,9 @@ fn golden_payloads() -> Vec<(Payload, String)> {
         (vote(Some(Charge::SpeakerGone)), format!("{N2} 01 00")),
         (vote(Some(Charge::HostDead)), format!("{N2} 01 01")),
         (vote(None), format!("{N2} 00")),
-        (notice(Charge::SpeakerGone, Force::InForce, 7, 3), format!("{N2} 00 00 07 02 03 04")),
-        (notice(Charge::HostDead, Force::InForce, 300, 1000), format!("{N2} 01 00 fb 2c01 02 fb e803 04")),
-        (notice(Charge::HostDead, Force::TakenBack, 7, 3), format!("{N2} 01 01 07 02 03 04")),
+        (notice(Charge::SpeakerGone, Force::InForce, 7, 3), format!("{N2} 00 00 07 02 03 04 a0")),
+        (notice(Charge::HostDead, Force::InForce, 300, 1000), format!("{N2} 01 00 fb 2c01 02 fb e803 04 a0")),
+        (notice(Charge::HostDead, Force::TakenBack, 7, 3), format!("{N2} 01 01 07 02 03 04 a0")),
         (held(Charge::SpeakerGone, Force::InForce), "02 6e31  fc 40420f00  00 00 09".to_owned()),
         (held(Charge::HostDead, Force::TakenBack), "02 6e31  fc 40420f00  01 01 09".to_owned()),
     ]

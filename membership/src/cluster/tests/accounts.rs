@@ -23,6 +23,20 @@ fn whichever_speaker_is_observed_tells_soon_that_a_majority_holds_the_verdict() 
 }
 
 #[test]
+fn everybody_tells_for_how_long_the_dead_had_been_silent_also_who_did_not_watch_it() {
+    let mut net = Net::settled(30, 6);
+    net.crash(1);
+    net.run_until(SECOND, |net| (2..=30).all(|node| verdict(net, node, 1).is_some()));
+
+    for node in 2..=30 {
+        let HostDead { silent, .. } = verdict(&net, node, 1).unwrap();
+        assert!((100 * MS..250 * MS).contains(&silent), "{node}: {silent:?}");
+        let told = net.events_of(node).iter().any(|event| matches!(event, Event::HostDied { silent: Some(_), .. }));
+        assert!(told, "{node}: {:?}", net.events_of(node));
+    }
+}
+
+#[test]
 fn of_two_nodes_and_of_equal_halves_none_tells_of_a_majority() {
     for (left, right) in [(&[1][..], &[2][..]), (&[1, 2], &[3, 4]), (&[1, 2, 3], &[4, 5, 6])] {
         let count = u8::try_from(left.len() + right.len()).unwrap();
