@@ -69,7 +69,7 @@ impl ApiHost {
         let host = Self { jobs: Some(jobs), thread: Some(thread), opened };
         let mut objects = Vec::new();
         for name in lab.nodes() {
-            let ip = IpAddr::V4(lab.gossip_address(name)?);
+            let ip = IpAddr::V4(lab.host_inside(name)?.v4);
             objects.extend([node(name, ip), speaker_pod(NAMESPACE, name, ip)]);
         }
         host.write_with_status(objects)?;
@@ -136,7 +136,7 @@ impl Drop for ApiHost {
 /// The arguments of a speaker that takes its objects from the API, as the DaemonSet has them. There is no kube-proxy here,
 /// so it makes the addresses local itself when it is not told otherwise.
 pub(crate) fn speaker_arguments(lab: &Lab<'_>, node: &NodeName, kubeconfig: &Path) -> Result<Command> {
-    let ip = lab.gossip_address(node)?.to_string();
+    let ip = lab.host_inside(node)?.v4.to_string();
     let mut command = Command::new(judged::program());
     command
         .args(["speaker", "--node-name", node.as_str(), "--namespace", NAMESPACE])

@@ -9,6 +9,8 @@
 //!   n1, n2, n3: containerd, kubelet, kube-proxy, pods ──┐
 //!   n4: etcd, kube-apiserver, ...                       ├─ bridge ── client
 //! ```
+//!
+//! Of two links the first is for clients alone; hosts and pods reach each other by the second.
 
 mod cgroups;
 mod control;
@@ -45,13 +47,14 @@ pub(crate) struct Cluster<'init> {
     pub(crate) lab: Lab<'init>,
     cgroups: Cgroups,
     nodes: Vec<NodeName>,
+    links: Links,
     control: NodeName,
     directory: PathBuf,
 }
 
 impl<'init> Cluster<'init> {
     /// Starts one and waits until all nodes are ready; `images` are on every node.
-    pub(crate) fn start(init: &'init mut Init, nodes: u8, images: &Images<'_>) -> Result<Self> {
+    pub(crate) fn start(init: &'init mut Init, nodes: u8, links: Links, images: &Images<'_>) -> Result<Self> {
         if !is_root()? {
             bail!(
                 "--source cluster needs root, not only in a user namespace: kubelet and containerd mount and set limits"
@@ -59,12 +62,12 @@ impl<'init> Cluster<'init> {
         }
         let directory = state_directory(init)?;
         images.write(&directory.join("images")).context("cannot pack the images")?;
-        let lab = Lab::build(init, LabConfig { nodes: usize::from(nodes) + 1, links: Links::One })?;
+        let lab = Lab::build(init, LabConfig { nodes: usize::from(nodes) + 1, links })?;
         let mut names: Vec<NodeName> = lab.nodes().cloned().collect();
         names.sort_by_key(|name| (name.as_str().len(), name.clone()));
         let control = names.pop().context("a lab has a host")?;
         let cgroups = Cgroups::new(names.iter().map(NodeName::as_str))?;
-        let mut cluster = Self { lab, cgroups, nodes: names, control, directory };
+        let mut cluster = Self { lab, cgroups, nodes: names, links, control, directory };
         let started = cluster.boot();
         cluster.explained(started)
     }

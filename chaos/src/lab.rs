@@ -45,7 +45,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ pub use tap::{Announcement, Answer, Tap, TapError, Tapped};
 use api_host::Station;
 use faults::Attached;
 use netns::Namespace;
-use plan::{NodeNumber, SecondLink};
+use plan::NodeNumber;
 use process::Processes;
 use switch::{Second, Switch};
 use wiring::{CLIENT_SYSCTLS, Cable, NODE_SYSCTLS};
@@ -131,7 +131,7 @@ impl<'init> Lab<'init> {
         for number in numbers {
             let (name, host) = (number.name(), Host::node(number));
             let (namespace, cable) = switch.connect(name.as_str(), host, NODE_SYSCTLS)?;
-            let second = switch.connect_second(&name, &namespace, SecondLink::node(number))?;
+            let second = switch.connect_second(&name, &namespace, Host::node_inside(number))?;
             nodes.insert(name, Node { host, namespace, cable, second, attached: Attached::Main });
         }
         let (client, Cable { port: client_port, .. }) = switch.connect("cl", Host::CLIENT, CLIENT_SYSCTLS)?;
@@ -145,7 +145,7 @@ impl<'init> Lab<'init> {
         self.nodes.keys()
     }
 
-    /// The addresses of a node.
+    /// The addresses of a node on the clients' segment.
     ///
     /// # Errors
     ///
@@ -154,14 +154,14 @@ impl<'init> Lab<'init> {
         Ok(self.node(node)?.host)
     }
 
-    /// The address under which the other nodes reach it: on the second link, where there is one.
+    /// The addresses under which the other nodes reach it: on the second link, where there is one.
     ///
     /// # Errors
     ///
     /// When the lab has no such node.
-    pub fn gossip_address(&self, node: &NodeName) -> Result<Ipv4Addr, LabError> {
+    pub fn host_inside(&self, node: &NodeName) -> Result<Host, LabError> {
         let node = self.node(node)?;
-        Ok(node.second.map_or(node.host.v4, |second| second.link.v4))
+        Ok(node.second.map_or(node.host, |second| second.host))
     }
 
     /// A directory for files of the processes, such as manifests. It goes with the lab's process.

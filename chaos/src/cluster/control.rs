@@ -14,11 +14,11 @@ use crate::tools::Program;
 impl Cluster<'_> {
     /// Where the API server listens.
     pub(super) fn server(&self) -> Result<String> {
-        Ok(format!("https://{}:6443", self.lab.host(&self.control)?.v4))
+        Ok(format!("https://{}:6443", self.lab.host_inside(&self.control)?.v4))
     }
 
     pub(super) fn start_control(&mut self, pki: &Pki) -> Result<()> {
-        let host = self.lab.host(&self.control)?;
+        let host = self.lab.host_inside(&self.control)?;
         let names = [
             host.v4.to_string(),
             host.v6.to_string(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::image::LAB;
 use super::{Cluster, items};
+use crate::lab::Links;
 
 impl Cluster<'_> {
     /// Applies the one file and waits for all pods.
@@ -33,6 +34,15 @@ impl Cluster<'_> {
     pub(super) fn configure(&mut self, yaml: &str) -> Result<()> {
         self.wait_until("the configuration is accepted", CONFIGURED_WITHIN, |cluster| cluster.apply(yaml).map(Some))?;
         Ok(())
+    }
+
+    /// Makes pools, whose addresses are announced to clients alone.
+    pub(super) fn configure_pools(&mut self) -> Result<()> {
+        let interfaces = match self.links {
+            Links::One => "",
+            Links::Two => "  interfaces:\n  - eth0\n",
+        };
+        self.configure(&format!("{POOLS}{interfaces}"))
     }
 
     /// Starts what serves behind Services, on every node or on one, and waits for it.
@@ -134,7 +144,7 @@ pub(super) const IMAGE: &str = concat!("ghcr.io/garpike/garpike:v", env!("CARGO_
 pub(super) const NAMESPACE: &str = "metallb-system";
 /// As MetalLB's documentation has it, but for the IPv6 net: the first address of that one is the anycast address of all routers of
 /// the segment (RFC 4291 section 2.6.1), so the kernel of every node answers for it.
-pub(super) const POOLS: &str = "apiVersion: metallb.io/v1beta1
+const POOLS: &str = "apiVersion: metallb.io/v1beta1
 kind: IPAddressPool
 metadata:
   name: first-pool

@@ -24,7 +24,7 @@ impl Cluster<'_> {
     pub(super) fn lay_routes(&mut self) -> Result<()> {
         let mut pods = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
-            let (host, number) = (self.lab.host(node)?, index + 1);
+            let (host, number) = (self.lab.host_inside(node)?, index + 1);
             pods.push((
                 node.clone(),
                 format!("ip route replace 10.244.{number}.0/24 via {} && ", host.v4)
@@ -42,7 +42,7 @@ impl Cluster<'_> {
             );
             self.shell(host, &line)?;
         }
-        let first = self.lab.host(self.nodes.first().context("a cluster has a node")?)?;
+        let first = self.lab.host_inside(self.nodes.first().context("a cluster has a node")?)?;
         let control = self.control.clone();
         let line =
             format!("ip route add {SERVICES_V4} via {} && ip -6 route add {SERVICES_V6} via {}", first.v4, first.v6);
@@ -98,7 +98,7 @@ impl Cluster<'_> {
     }
 
     fn boot_script(&self, node: &NodeName, pki: &Pki) -> Result<String> {
-        let (name, host) = (node.as_str(), self.lab.host(node)?);
+        let (name, host) = (node.as_str(), self.lab.host_inside(node)?);
         let state = self.file(name).display().to_string();
         let logs = self.lab.logs().display().to_string();
         let images = self.file("images").display().to_string();

@@ -3,6 +3,7 @@
 //! Everything is done by `kubectl` and by power cuts, and judged by what the client gets and by what the tap on its cable sees.
 
 mod bad_input;
+mod dashboards;
 mod dead_node;
 mod install;
 mod migration;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use super::image::Images;
 use super::install::NAMESPACE;
 use super::{Cluster, items};
-use crate::lab::{Init, Record};
+use crate::lab::{Init, Links, Record};
 use crate::load::Output;
 use crate::load::figures::Figures;
 use power::Judged;
@@ -39,6 +40,8 @@ pub enum Scenario {
     Reboot(Args),
     /// Nodes die with an endpoint of every Service, and the controllers take their endpoints away: see docs/dead-node-hint.md
     DeadNode(Args),
+    /// Nodes lose their power, and a Prometheus is asked for everything that the dashboards show
+    Dashboards(Args),
     /// What five guides tell their readers to do, step by step
     Walkthroughs(Args),
     /// From a running MetalLB to Garpike and back, each by one `kubectl apply`
@@ -59,7 +62,10 @@ pub struct Args {
     /// How many nodes, besides that of the control plane [default: 3, dead-node 4]
     #[arg(long, value_parser = clap::value_parser!(u8).range(2..=10))]
     nodes: Option<u8>,
-    /// How often [default: power-off, reboot and dead-node 10, the others once]
+    /// How many network cards each node has; of two the first is for clients alone
+    #[arg(long, value_enum, default_value_t = Links::One)]
+    links: Links,
+    /// How often [default: power-off, reboot and dead-node 10, dashboards 3, the others once]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     trials: Option<u32>,
     #[command(flatten)]
@@ -81,6 +87,7 @@ impl Scenario {
             | Self::PowerOff(args)
             | Self::Reboot(args)
             | Self::DeadNode(args)
+            | Self::Dashboards(args)
             | Self::Walkthroughs(args)
             | Self::Migration(args)
             | Self::BadInput(args) => args,
@@ -95,6 +102,7 @@ impl Scenario {
             Self::Reboot(_) => ("reboot", 3, POWER_CUTS),
             // With fewer, one node is more than the share that may die at a time, or the rest no majority.
             Self::DeadNode(_) => ("dead-node", 4, POWER_CUTS),
+            Self::Dashboards(_) => ("dashboards", 3, 3),
             Self::Walkthroughs(_) => ("walkthroughs", 3, 1),
             Self::Migration(_) => ("migration", 3, 1),
             Self::BadInput(_) => ("bad-input", 3, 1),
@@ -122,7 +130,7 @@ pub(crate) fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figur
     let (nodes, trials) = (args.nodes.unwrap_or(nodes), args.trials.unwrap_or(trials));
     let mut figures = Figures::begin(name);
     let mut within = |images: &Images<'_>, act: Act<'_>| {
-        let mut cluster = Cluster::start(init, nodes, images)?;
+        let mut cluster = Cluster::start(init, nodes, args.links, images)?;
         // The logs are kept when it fails.
         act(&mut cluster, &mut figures).map_err(|error| cluster.explain(error))
     };
@@ -136,6 +144,7 @@ pub(crate) fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figur
             within(&images, &|cluster, figures| power::run(cluster, trials, Judged::Return, figures))
         }
         Scenario::DeadNode(_) => within(&images, &|cluster, figures| dead_node::run(cluster, trials, figures)),
+        Scenario::Dashboards(_) => within(&images, &|cluster, figures| dashboards::run(cluster, trials, figures)),
         Scenario::Walkthroughs(_) => within(&images, &|cluster, figures| walkthroughs::run(cluster, figures)),
         Scenario::Migration(_) => {
             let manifest = migration::manifest()?;

@@ -72,10 +72,10 @@ impl Wanted {
             Self::Files { manifests } => {
                 let mut command = Command::new(judged::program());
                 command.args(["speaker", "--node-name", node.as_str()]).arg("--manifests").arg(manifests);
-                command.arg("--ml-bindaddr").arg(lab.gossip_address(node)?.to_string());
+                command.arg("--ml-bindaddr").arg(lab.host_inside(node)?.v4.to_string());
                 let mut peers = Vec::new();
                 for peer in lab.nodes().filter(|peer| *peer != node) {
-                    peers.push(lab.gossip_address(peer)?.to_string());
+                    peers.push(lab.host_inside(peer)?.v4.to_string());
                 }
                 if !peers.is_empty() {
                     command.arg("--join").arg(peers.join(","));

@@ -3,16 +3,16 @@
 //! The net is 192.168.8.0/22 and fc00:f853:ccd:e799::/64. Node `n1` has 192.168.8.11, fc00:f853:ccd:e799::1:11 and
 //! 02:77:00:00:00:0b; the client has .200, ::1:200 and 02:77:00:00:01:01, the client without a cache .201, ::1:201 and
 //! 02:77:00:00:01:02, the host of the API server .202, ::1:202 and 02:77:00:00:01:04. A second link of `n1`, where there is one,
-//! has 192.168.16.11 and 02:77:00:00:02:0b.
+//! has 192.168.16.11, fc00:f853:ccd:e79a::1:11 and 02:77:00:00:02:0b.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use garpike_election::{MacAddr, NodeName};
 
-/// One host's addresses.
+/// A host's addresses on one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// The address of its network card on the clients' segment.
+    /// The address of its network card.
     pub mac: MacAddr,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
@@ -52,27 +52,19 @@ impl Host {
         }
     }
 
+    /// The `number`th node, as the other nodes reach it where nodes have a link of their own.
+    pub(super) fn node_inside(number: NodeNumber) -> Self {
+        let host = number.0 + 10;
+        Self {
+            mac: MacAddr([0x02, 0x77, 0, 0, 0x02, host]),
+            v4: Ipv4Addr::new(192, 168, 16, host),
+            v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe79a, 0, 0, 1, digits_as_hex(host)),
+        }
+    }
+
     /// Both addresses with their prefix lengths.
     pub(super) fn addresses(&self) -> [(IpAddr, u8); 2] {
         [(self.v4.into(), PREFIX_LEN_V4), (self.v6.into(), PREFIX_LEN_V6)]
-    }
-}
-
-/// A node's end of its second link.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SecondLink {
-    pub(super) mac: MacAddr,
-    pub(super) v4: Ipv4Addr,
-}
-
-impl SecondLink {
-    /// Of 192.168.16.0/24.
-    pub(super) const PREFIX_LEN: u8 = 24;
-
-    /// Of the `number`th node.
-    pub(super) fn node(number: NodeNumber) -> Self {
-        let host = number.0 + 10;
-        Self { mac: MacAddr([0x02, 0x77, 0, 0, 0x02, host]), v4: Ipv4Addr::new(192, 168, 16, host) }
     }
 }
 
@@ -105,9 +97,9 @@ fn digits_as_hex(number: u8) -> u16 {
     ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
 }
 
-/// Of 192.168.8.0/22; the pool of MetalLB's own examples, 192.168.10.0, lies inside.
+/// Of 192.168.8.0/22, in which the pool of MetalLB's own examples lies, 192.168.10.0; and of the nodes' own 192.168.16.0/22.
 const PREFIX_LEN_V4: u8 = 22;
-/// Of fc00:f853:ccd:e799::/64, the IPv6 net of the same examples.
+/// Of fc00:f853:ccd:e799::/64, the IPv6 net of the same examples, and of the nodes' own.
 const PREFIX_LEN_V6: u8 = 64;
 
 #[cfg(test)]
@@ -133,12 +125,13 @@ mod tests {
     fn no_two_hosts_share_an_address() {
         let nodes = NodeNumber::first(100).unwrap().map(Host::node);
         let hosts: Vec<Host> = nodes.chain([Host::CLIENT, Host::FRESH, Host::API]).collect();
-        let second = NodeNumber::first(100).unwrap().map(|number| SecondLink::node(number).mac);
+        let inside = NodeNumber::first(100).unwrap().map(Host::node_inside);
+        let hosts: Vec<Host> = hosts.into_iter().chain(inside).collect();
 
         let addresses: BTreeSet<IpAddr> = hosts.iter().flat_map(|host| host.addresses()).map(|(ip, _)| ip).collect();
-        let macs: BTreeSet<MacAddr> = hosts.iter().map(|host| host.mac).chain(second).chain([STRANGER]).collect();
+        let macs: BTreeSet<MacAddr> = hosts.iter().map(|host| host.mac).chain([STRANGER]).collect();
 
-        assert_eq!(addresses.len(), 206);
+        assert_eq!(addresses.len(), 406);
         assert_eq!(macs.len(), 204);
     }
 

@@ -3,7 +3,7 @@
 use garpike_election::{IfIndex, NodeName};
 
 use super::netns::Namespace;
-use super::plan::{Host, SecondLink};
+use super::plan::Host;
 use super::wiring::{Cable, LinkState, SWITCH_SYSCTLS};
 use super::{LOOPBACK, LabError, Links};
 
@@ -50,11 +50,7 @@ impl Switch {
         let namespace = Namespace::new(name)?;
         namespace.set_sysctls(sysctls)?;
         namespace.set_link(LOOPBACK, LinkState::Up)?;
-        let cable = self.namespace.add_cable(&format!("p-{name}"), &namespace, "eth0", host.mac)?;
-        for (ip, prefix_len) in host.addresses() {
-            namespace.add_address(cable.card, ip, prefix_len)?;
-        }
-        self.namespace.set_bridge(cable.port, Some(self.clients.main))?;
+        let cable = self.plug(&namespace, &format!("p-{name}"), "eth0", host, self.clients)?;
         Ok((namespace, cable))
     }
 
@@ -63,19 +59,33 @@ impl Switch {
         &self,
         name: &NodeName,
         namespace: &Namespace,
-        link: SecondLink,
+        host: Host,
     ) -> Result<Option<Second>, LabError> {
         let Some(bridges) = self.nodes else { return Ok(None) };
-        let cable = self.namespace.add_cable(&format!("q-{name}"), namespace, "eth1", link.mac)?;
-        namespace.add_address(cable.card, link.v4.into(), SecondLink::PREFIX_LEN)?;
+        let cable = self.plug(namespace, &format!("q-{name}"), "eth1", host, bridges)?;
+        Ok(Some(Second { host, cable }))
+    }
+
+    fn plug(
+        &self,
+        namespace: &Namespace,
+        port: &str,
+        card: &str,
+        host: Host,
+        bridges: Bridges,
+    ) -> Result<Cable, LabError> {
+        let cable = self.namespace.add_cable(port, namespace, card, host.mac)?;
+        for (ip, prefix_len) in host.addresses() {
+            namespace.add_address(cable.card, ip, prefix_len)?;
+        }
         self.namespace.set_bridge(cable.port, Some(bridges.main))?;
-        Ok(Some(Second { link, cable }))
+        Ok(cable)
     }
 }
 
 /// The second link of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Second {
-    pub(super) link: SecondLink,
+    pub(super) host: Host,
     pub(super) cable: Cable,
 }

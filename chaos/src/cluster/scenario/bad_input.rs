@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result};
 
 use super::super::Cluster;
-use super::super::install::{MANIFEST, NAMESPACE, POOLS};
+use super::super::install::{MANIFEST, NAMESPACE};
 use super::{SERVED_WITHIN, count, step};
 use crate::load::figures::{Bound, Figures};
 
@@ -76,7 +76,7 @@ fn older_definitions(cluster: &mut Cluster<'_>) -> Result<()> {
     cluster.wait_for_pods()?;
     says(cluster, &["-n", NAMESPACE, "logs", "-l", "component=speaker", "--tail=-1"], &["ConfigurationState"])?;
     cluster.apply(MANIFEST)?;
-    cluster.configure(POOLS)
+    cluster.configure_pools()
 }
 
 fn no_secret(cluster: &mut Cluster<'_>) -> Result<()> {

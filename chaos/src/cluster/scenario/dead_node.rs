@@ -8,18 +8,18 @@ use anyhow::{Context as _, Result, bail};
 use garpike_election::NodeName;
 use serde_json::Value;
 
-use super::super::install::{Exposed, NAMESPACE, POOLS, ingress};
+use super::super::install::{Exposed, NAMESPACE, ingress};
 use super::super::site::ECHO;
 use super::super::{Cluster, is_true, items};
 use super::{SERVED_WITHIN, count, restarts, step, wait_for_restart};
-use crate::lab::{Dialed, Dialer, now};
+use crate::lab::{Dialed, Dialer, Links, now};
 use crate::load::figures::{Bound, Figures, median};
 
 pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, figures: &mut Figures) -> Result<()> {
     cluster.serve("echo", None)?;
     cluster.install()?;
     switch_on(cluster)?;
-    cluster.configure(POOLS)?;
+    cluster.configure_pools()?;
     let exposed = cluster.expose("echo", 1)?.pop().context("a Service was made")?;
     for ip in exposed.both() {
         cluster.wait_until_served(ip, SERVED_WITHIN)?;
@@ -60,7 +60,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, figures: &mut Figures)
 }
 
 /// What the overlay `dead-node-hint` adds.
-fn switch_on(cluster: &mut Cluster<'_>) -> Result<()> {
+pub(super) fn switch_on(cluster: &mut Cluster<'_>) -> Result<()> {
     cluster.apply(RIGHTS)?;
     let patch = r#"[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--dead-node-hint=on"}]"#;
     cluster.kubectl(&["-n", NAMESPACE, "patch", "deployment", "controller", "--type=json", "-p", patch])?;
@@ -70,13 +70,15 @@ fn switch_on(cluster: &mut Cluster<'_>) -> Result<()> {
 /// Faults that leave every host alive.
 fn nobody_is_dead(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
     let mut touched = 0;
-    for Living(name, fault) in [
+    let everywhere = [
         Living("speaker killed", killed),
         Living("speaker frozen", frozen),
         Living("port 7946 blocked", blocked),
         Living("API server frozen", api_frozen),
         Living("two halves", halves),
-    ] {
+    ];
+    let link = (cluster.links == Links::Two).then_some(Living("client link pulled", link_pulled));
+    for Living(name, fault) in everywhere.into_iter().chain(link) {
         step(name);
         let before = marks(cluster)?;
         fault(cluster).with_context(|| name.to_owned())?;
@@ -112,8 +114,8 @@ fn frozen(cluster: &mut Cluster<'_>) -> Result<()> {
 
 fn blocked(cluster: &mut Cluster<'_>) -> Result<()> {
     let node = last(cluster)?;
-    let gossip = "meta l4proto { tcp, udp } th dport 7946";
-    drop_packets(cluster, &node, "inet", [("input", gossip), ("output", gossip)])?;
+    let gossip = || "meta l4proto { tcp, udp } th dport 7946".to_owned();
+    drop_packets(cluster, &node, "inet", &[("input".to_owned(), gossip()), ("output".to_owned(), gossip())])?;
     thread::sleep(FAULT);
     drop_none(cluster, &node, "inet")
 }
@@ -123,6 +125,14 @@ fn api_frozen(cluster: &mut Cluster<'_>) -> Result<()> {
     signal(cluster, &control, "kube-apiserver", "STOP")?;
     thread::sleep(FAULT);
     signal(cluster, &control, "kube-apiserver", "CONT")
+}
+
+fn link_pulled(cluster: &mut Cluster<'_>) -> Result<()> {
+    let node = last(cluster)?;
+    cluster.lab.link_down(&node)?;
+    thread::sleep(FAULT);
+    cluster.lab.link_up(&node)?;
+    Ok(())
 }
 
 fn halves(cluster: &mut Cluster<'_>) -> Result<()> {
@@ -138,9 +148,18 @@ fn cut_off(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
     step("a node that is cut off from the others");
     let (node, before) = (last(cluster)?, marks(cluster)?);
     let told = events(cluster, "FalseDeadNodeHint")?;
-    let server = cluster.lab.host(&cluster.control)?.mac;
-    let (from, to) = (format!("ether saddr != {server}"), format!("ether daddr != {server}"));
-    drop_packets(cluster, &node, "netdev", [("ingress device eth0", &from), ("egress device eth0", &to)])?;
+    let server = cluster.lab.host_inside(&cluster.control)?.mac;
+    let cards: &[&str] = match cluster.links {
+        Links::One => &["eth0"],
+        Links::Two => &["eth0", "eth1"],
+    };
+    let others = |card: &&str| {
+        [
+            (format!("ingress device {card}"), format!("ether saddr != {server}")),
+            (format!("egress device {card}"), format!("ether daddr != {server}")),
+        ]
+    };
+    drop_packets(cluster, &node, "netdev", &cards.iter().flat_map(others).collect::<Vec<_>>())?;
     cluster.wait_until("a pod of the node is marked", MARKED_WITHIN, |cluster| {
         Ok((!is_behind(cluster, &node)?).then_some(()))
     })?;
@@ -161,9 +180,9 @@ fn cut_off(cluster: &mut Cluster<'_>, figures: &mut Figures) -> Result<()> {
 }
 
 /// Has a node drop the packets that match, at each hook.
-fn drop_packets(cluster: &mut Cluster<'_>, node: &NodeName, family: &str, rules: [(&str, &str); 2]) -> Result<()> {
-    let chains = rules.iter().zip(["one", "two"]).map(|((hook, matching), chain)| {
-        format!("chain {chain} {{ type filter hook {hook} priority 0; {matching} drop; }}\n")
+fn drop_packets(cluster: &mut Cluster<'_>, node: &NodeName, family: &str, rules: &[(String, String)]) -> Result<()> {
+    let chains = rules.iter().enumerate().map(|(number, (hook, matching))| {
+        format!("chain lab{number} {{ type filter hook {hook} priority 0; {matching} drop; }}\n")
     });
     let chains: String = chains.collect();
     cluster.shell(node, &format!("nft -f - <<'END'\ntable {family} lab {{\n{chains}}}\nEND")).map(drop)
@@ -306,7 +325,7 @@ fn pods_of(cluster: &mut Cluster<'_>, node: &NodeName) -> Result<Value> {
 }
 
 /// Sends a signal to the processes of that name on a node's own network: its speaker is there, and no other pod.
-fn signal(cluster: &mut Cluster<'_>, node: &NodeName, name: &str, signal: &str) -> Result<()> {
+pub(super) fn signal(cluster: &mut Cluster<'_>, node: &NodeName, name: &str, signal: &str) -> Result<()> {
     let line = format!(
         "own=$(readlink /proc/self/ns/net); found=; for p in /proc/[0-9]*; do \
          [ \"$(cat $p/comm 2>/dev/null)\" = {name} ] && [ \"$(readlink $p/ns/net)\" = \"$own\" ] && \

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::Cluster;
-use super::super::install::{MANIFEST, POOLS};
+use super::super::install::MANIFEST;
 use super::{SERVED_WITHIN, step};
 use crate::lab::now;
 use crate::load::figures::{Bound, Figures};
@@ -18,7 +18,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trial: u32, figures: &mut Figures) 
     cluster.wait_for_pods()?;
     let ready = since();
     step(&format!("all pods are ready after {ready:.1} s"));
-    cluster.configure(POOLS)?;
+    cluster.configure_pools()?;
     let configured = since();
     let exposed = cluster.expose("echo", 1)?;
     let given = since();

@@ -11,7 +11,7 @@ use garpike_election::ServiceIp;
 
 use super::super::Cluster;
 use super::super::image::Images;
-use super::super::install::{Exposed, MANIFEST, NAMESPACE, POOLS};
+use super::super::install::{Exposed, MANIFEST, NAMESPACE};
 use super::super::site::{ECHO, outage_ms};
 use super::{SERVED_WITHIN, count, lost, step};
 use crate::lab::{Record, now};
@@ -36,7 +36,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, metallb: &str, trials: u32, figures
     cluster.serve("echo", None)?;
     cluster.apply(metallb)?;
     cluster.wait_for_pods()?;
-    cluster.configure(POOLS)?;
+    cluster.configure_pools()?;
     let exposed = cluster.expose("echo", SERVICES)?;
     for ip in exposed.iter().flat_map(Exposed::both) {
         cluster.wait_until_served(ip, SERVED_WITHIN)?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use garpike_election::NodeName;
 
 use super::super::Cluster;
-use super::super::install::{Exposed, POOLS};
+use super::super::install::Exposed;
 use super::super::site::{ECHO, outage_ms};
 use super::{SERVED_WITHIN, count, restarts, step, wait_for_restart};
 use crate::lab::now;
@@ -27,7 +27,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, judged: Judged, figure
     let server = cluster.nodes().first().context("a cluster has a node")?.clone();
     cluster.serve("echo", Some(&server))?;
     cluster.install()?;
-    cluster.configure(POOLS)?;
+    cluster.configure_pools()?;
     let exposed = cluster.expose("echo", SERVICES)?;
     for ip in exposed.iter().flat_map(Exposed::both) {
         cluster.wait_until_served(ip, SERVED_WITHIN)?;
@@ -68,8 +68,8 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, judged: Judged, figure
 }
 
 /// Outages by v4 and by v6, in milliseconds.
-struct Seen {
-    cut: (f64, f64),
+pub(super) struct Seen {
+    pub(super) cut: (f64, f64),
     back: (f64, f64),
     /// From the return of the power until the node is ready and its speaker runs.
     ready_s: f64,
@@ -78,7 +78,7 @@ struct Seen {
 }
 
 /// A node that owns both addresses of a Service and serves none.
-fn victim(cluster: &mut Cluster<'_>, exposed: &[Exposed], server: &NodeName) -> Result<(NodeName, Exposed)> {
+pub(super) fn victim(cluster: &mut Cluster<'_>, exposed: &[Exposed], server: &NodeName) -> Result<(NodeName, Exposed)> {
     cluster.wait_until("a node that does not serve owns a Service", OWNED_WITHIN, |cluster| {
         for service in exposed {
             let owner = cluster.owner_of(service.v4)?;
@@ -90,7 +90,8 @@ fn victim(cluster: &mut Cluster<'_>, exposed: &[Exposed], server: &NodeName) -> 
     })
 }
 
-fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Exposed) -> Result<Seen> {
+/// Cuts the power of a node, and gives it back.
+pub(super) fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Exposed) -> Result<Seen> {
     let probe = |cluster: &Cluster<'_>, ip: IpAddr| cluster.lab.probe(SocketAddr::new(ip, ECHO), EACH);
     let (v4, v6) = (probe(cluster, service.v4)?, probe(cluster, service.v6)?);
     thread::sleep(Duration::from_secs(1));

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::super::Cluster;
 use super::super::image::NEXT;
-use super::super::install::{Exposed, IMAGE, NAMESPACE, POOLS};
+use super::super::install::{Exposed, IMAGE, NAMESPACE};
 use super::super::site::{ECHO, outage_ms};
 use super::{SERVED_WITHIN, count, lost, step};
 use crate::lab::{Record, now};
@@ -17,7 +17,7 @@ use crate::load::figures::{Bound, Figures};
 pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, figures: &mut Figures) -> Result<()> {
     cluster.serve("echo", None)?;
     cluster.install()?;
-    cluster.configure(POOLS)?;
+    cluster.configure_pools()?;
     let exposed = cluster.expose("echo", SERVICES)?;
     let ips: Vec<IpAddr> = exposed.iter().flat_map(Exposed::both).collect();
     for ip in &ips {
