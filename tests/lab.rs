@@ -73,6 +73,14 @@ fn a_speaker_of_thousands_of_addresses_shows_what_is_documented_in_few_series() 
     {
         assert!(text.contains(&format!("# TYPE {always} ")), "{always} is not shown");
     }
+    // What has not happened is there too, or the first time that it does is missed by `increase`.
+    for zero in [
+        "garpike_speaker_failover_seconds_count{phase=\"total\",cause=\"drain\"} 0",
+        "garpike_announcer_withheld_total{reason=\"foreign_speaker\"} 0",
+        "garpike_membership_wire_vetoes_total 0",
+    ] {
+        assert!(text.lines().any(|line| line == zero), "{zero} is not shown");
+    }
     let owned = text.lines().find_map(|line| line.strip_prefix("garpike_announcer_owned_addresses "));
     let owned: f64 = owned.unwrap().parse().unwrap();
     assert!(owned >= 3000.0, "{owned} of 10 000, of which an heir of two gets half");

@@ -94,6 +94,27 @@ pub fn describe() {
         "service IPs that this node answers for while their owner is away"
     );
     describe_gauge!(INTERFACES, Unit::Count, "interfaces that can announce");
+    begin_at_zero();
+}
+
+/// Of a series that appears with its first event, Prometheus' `rate` and `increase` miss that event.
+fn begin_at_zero() {
+    for name in [DATAGRAMS_HEARD, STATION_ANSWERS, ACKNOWLEDGED, EVENTS_DROPPED] {
+        counter!(name).absolute(0);
+    }
+    for (name, label, values) in [
+        (SOCKET_ERRORS, "operation", &["open", "filter", "receive", "send", "join_group", "netlink"][..]),
+        (CONFLICTS, "by", &["member", "dead_member", "gateway", "stranger"]),
+        (WITHHELD, "reason", &["in_use", "foreign_speaker", "outranked"]),
+        (HANDED_OVER, "outcome", &["claimed", "given_up"]),
+        (SELF_CHECKS, "outcome", &["answered", "unanswered", "wrong"]),
+        (WRONG_ANSWERS, "kind", &["kernel", "gateway", "stranger"]),
+    ] {
+        for value in values {
+            counter!(name, label => *value).absolute(0);
+        }
+    }
+    let _ = histogram!(ACKNOWLEDGEMENT_SECONDS);
 }
 
 pub(crate) fn frames_sent(kind: &'static str) -> Counter {

@@ -64,8 +64,23 @@ pub(crate) fn describe() {
     describe_counter!(UPDATE_ERRORS, Unit::Count, "Writes that failed, and kinds that could not be read");
     describe_gauge!(CONFIG_LOADED, Unit::Count, "1 since the pools were read");
     describe_gauge!(CONFIG_STALE, Unit::Count, "1 while some pool or advertisement is wrong");
-    for name in [UPDATES, UPDATE_ERRORS] {
+    // Of a series that appears with its first event, Prometheus' `rate` and `increase` miss that event.
+    for name in [UPDATES, UPDATE_ERRORS, VERDICTS, EVENTS_DROPPED] {
         counter!(name).absolute(0);
+    }
+    for (name, label, values) in [
+        (WRITES, "outcome", &["written", "conflict", "gone", "refused", "unknown"][..]),
+        (HINTS, "mode", &["on", "dry_run"]),
+        (HINTS_FALSE, "mode", &["on", "dry_run"]),
+        (HINTS_REFUSED, "guard", &Guard::ALL.map(Guard::as_str)),
+        (PODS_MARKED, "outcome", &["marked", "gone", "forbidden", "failed"]),
+    ] {
+        for value in values {
+            counter!(name, label => *value).absolute(0);
+        }
+    }
+    for (name, _) in histograms() {
+        let _ = histogram!(name);
     }
     for name in [LEADER, QUEUE_DEPTH, CONFIG_LOADED, CONFIG_STALE] {
         gauge!(name).set(0.0);

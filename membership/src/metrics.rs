@@ -74,6 +74,54 @@ pub fn describe() {
     describe_counter!(EXCHANGES, Unit::Count, "Exchanges of states that this node began, by outcome");
     describe_counter!(HOST_PROBES, Unit::Count, "Hosts of silent speakers asked for a sign of life, by outcome");
     describe_counter!(OBSERVATIONS_FAILED, Unit::Count, "Speakers that this observer could not follow, by reason");
+    begin_at_zero();
+}
+
+/// Of a series that appears with its first event, Prometheus' `rate` and `increase` miss that event.
+fn begin_at_zero() {
+    for name in [
+        UNSENT,
+        SOCKET_ERRORS,
+        WIRE_VETOES,
+        REFUSED,
+        DEATHS,
+        HEALS,
+        DECLARED_DEAD,
+        NAME_CONFLICTS,
+        FOCA_ERRORS,
+        EVENTS_LOST,
+        STALLS,
+    ] {
+        counter!(name).absolute(0);
+    }
+    for (name, label, values) in [
+        (SUSPICIONS, "outcome", &["refuted", "stands"][..]),
+        (PLAINTEXT, "direction", &["sent", "received"]),
+        (EXCHANGES, "outcome", &["done", "equal", "failed", "busy"]),
+        (HOST_PROBES, "outcome", &["accepted", "refused", "unanswered", "unsent"]),
+    ] {
+        for value in values {
+            counter!(name, label => *value).absolute(0);
+        }
+    }
+    for charge in [Charge::SpeakerGone, Charge::HostDead] {
+        for by in ["vote", "notice"] {
+            counter!(VERDICTS, "verdict" => charge.as_str(), "by" => by).absolute(0);
+        }
+    }
+    for reason in [
+        Rejected::UnknownVersion,
+        Rejected::Memberlist,
+        Rejected::Plaintext,
+        Rejected::Sealed,
+        Rejected::WrongKey,
+        Rejected::Tampered,
+        Rejected::OwnName,
+        Rejected::Replayed,
+    ] {
+        rejected(reason, 0);
+    }
+    gauge!(OBSERVERS).set(0.0);
 }
 
 /// What became of an exchange of states.

@@ -37,6 +37,18 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Crash,
+        Self::GraceOver,
+        Self::Drain,
+        Self::Link,
+        Self::Handicap,
+        Self::Return,
+        Self::Wanted,
+        Self::New,
+        Self::Other,
+    ];
+
     /// The label of the metric.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +79,8 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
+    pub(crate) const ALL: [Self; 4] = [Self::Detection, Self::Decision, Self::Announcement, Self::Total];
+
     /// The label of the metric.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -201,7 +215,7 @@ mod tests {
         let noted = failovers.handle_announced(ip(), at(5));
 
         let ms = |phase| noted.iter().find(|(noted, ..)| *noted == phase).unwrap().2.as_millis();
-        let phases = [Phase::Detection, Phase::Decision, Phase::Announcement, Phase::Total].map(ms);
+        let phases = Phase::ALL.map(ms);
         assert_eq!(phases, [170, 2, 3, 175]);
         assert!(noted.iter().all(|(_, cause, _)| *cause == Cause::Crash));
         assert_eq!(failovers.handle_announced(ip(), at(9)), [], "the second frame is none");

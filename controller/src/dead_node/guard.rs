@@ -34,6 +34,19 @@ pub(crate) enum Guard {
 }
 
 impl Guard {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Unwitnessed,
+        Self::Late,
+        Self::OneSpeaker,
+        Self::Minority,
+        Self::Lease,
+        Self::NoSuchNode,
+        Self::Unreadable,
+        Self::Share,
+        Self::Rate,
+        Self::HoldDown,
+    ];
+
     /// The word for metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
