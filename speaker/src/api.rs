@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::checks::Finding;
+use crate::clock;
 use crate::peers::{self, Peers, Question, SavedPeers};
 use crate::pipeline::View;
 use crate::reports::Reports;
@@ -60,6 +61,8 @@ pub(crate) struct Api {
     pub(crate) peers: watch::Receiver<Option<Peers>>,
     /// Those of the last run, as long as the pods have not been listed.
     pub(crate) last_peers: Peers,
+    /// By how many seconds the clock of this host is ahead of the API server's.
+    pub(crate) clock_ahead: watch::Receiver<i64>,
     /// The rights that are missing.
     pub(crate) missing_rights: watch::Receiver<BTreeSet<Right>>,
     metrics: Option<oneshot::Sender<Metrics>>,
@@ -85,6 +88,7 @@ impl Api {
         let (peers_in, peers) = watch::channel(None);
         let (peers_seen, services, problems) = (peers.clone(), handle.services.clone(), handle.configuration.clone());
         let snapshots = handle.snapshots.clone();
+        let (clock_in, clock_ahead) = watch::channel(0);
         let (connected_in, connected) = oneshot::channel();
         let (ended_in, ended) = oneshot::channel();
         let (metrics, metrics_wanted) = oneshot::channel::<Metrics>();
@@ -125,6 +129,7 @@ impl Api {
                 find_peers,
                 reports.run(client.clone(), token.clone()),
                 configuration.run(problems, token.clone()),
+                clock::follow(client.clone(), clock_in, token.clone()),
                 tell_findings(config.findings, findings_in, token.clone()),
                 serve(client.clone(), metrics_wanted, token.clone()),
                 // Ends with the reports, whose events it writes; one that hangs is not waited for.
@@ -157,6 +162,7 @@ impl Api {
             cluster: handle,
             peers,
             last_peers,
+            clock_ahead,
             missing_rights,
             metrics: Some(metrics),
             stop,

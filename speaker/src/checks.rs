@@ -38,6 +38,8 @@ pub(crate) enum Finding {
     ForeignSpeaker { ip: ServiceIp, mac: Option<MacAddr>, node: Option<NodeName> },
     /// Not all members want even numbers.
     Placement { others: String },
+    /// The clock of this host is not the API server's.
+    Clock { ahead_s: i64 },
 }
 
 /// A finding as `/state.json` shows it.
@@ -51,8 +53,16 @@ pub struct FindingState {
 
 impl Finding {
     /// All that [`Finding::check`] gives.
-    pub(crate) const CHECKS: [&str; 7] =
-        ["strict_arp", "subnet_router", "udp_blocked", "tcp_blocked", "node_name", "foreign_speaker", "placement"];
+    pub(crate) const CHECKS: [&str; 8] = [
+        "strict_arp",
+        "subnet_router",
+        "udp_blocked",
+        "tcp_blocked",
+        "node_name",
+        "foreign_speaker",
+        "placement",
+        "clock",
+    ];
 
     /// The check that failed, as a metric label.
     pub(crate) fn check(&self) -> &'static str {
@@ -64,6 +74,7 @@ impl Finding {
             Self::NodeName { .. } => "node_name",
             Self::ForeignSpeaker { .. } => "foreign_speaker",
             Self::Placement { .. } => "placement",
+            Self::Clock { .. } => "clock",
         }
     }
 
@@ -112,6 +123,13 @@ impl fmt::Display for Finding {
                 f,
                 "--placement balanced is not in force, as {others} goes by the hash; start all speakers with the same --placement"
             ),
+            Self::Clock { ahead_s } => write!(
+                f,
+                "the clock of this host is {} s {} the API server's: certificates may not be valid here, and a move ends at \
+                 another time than elsewhere; let NTP set both clocks",
+                ahead_s.unsigned_abs(),
+                if *ahead_s > 0 { "ahead of" } else { "behind" },
+            ),
         }
     }
 }
@@ -127,12 +145,13 @@ pub(crate) struct Sight<'a> {
     pub(crate) unreachable: &'a BTreeSet<NodeName>,
     /// How this node wants owners to be spread.
     pub(crate) spread: Spread,
+    pub(crate) clock_ahead_s: i64,
 }
 
 impl Sight<'_> {
     /// What is wrong; of each kind no more than [`SHOWN`].
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let all: [Vec<Finding>; 7] = [
+        let all: [Vec<Finding>; 8] = [
             self.strict_arp(),
             self.subnet_router(),
             self.udp_blocked(),
@@ -140,6 +159,7 @@ impl Sight<'_> {
             self.node_name(),
             self.foreign_speaker(),
             self.placement(),
+            self.clock(),
         ];
         all.into_iter().flatten().collect()
     }
@@ -208,10 +228,17 @@ impl Sight<'_> {
         // Before this node has said what it wants, nobody is to blame.
         if others.is_empty() { Vec::new() } else { vec![Finding::Placement { others: others.join(", ") }] }
     }
+
+    fn clock(&self) -> Vec<Finding> {
+        let wrong = self.clock_ahead_s.unsigned_abs() >= CLOCK_WRONG_S;
+        wrong.then_some(Finding::Clock { ahead_s: self.clock_ahead_s }).into_iter().collect()
+    }
 }
 
 /// The interface that kube-proxy's IPVS mode makes.
 const IPVS: &str = "kube-ipvs0";
+/// Chosen: no clock that NTP sets is wrong by so much, and the date of an answer is exact to a second.
+const CLOCK_WRONG_S: u64 = 5;
 /// Chosen: whoever has mended so many looks again.
 const SHOWN: usize = 8;
 

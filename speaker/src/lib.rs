@@ -7,6 +7,7 @@ mod api;
 mod args;
 mod availability;
 mod checks;
+mod clock;
 mod complaints;
 mod data_plane;
 mod decisions;

@@ -20,6 +20,8 @@ pub(crate) struct Looking {
     pub(crate) announcer: watch::Receiver<garpike_announcer::Status>,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
     pub(crate) spread: Spread,
+    /// Of a cluster: by how many seconds the clock of this host is ahead of the API server's.
+    pub(crate) clock_ahead: Option<watch::Receiver<i64>>,
     pub(crate) findings: watch::Sender<Vec<Finding>>,
 }
 
@@ -54,6 +56,7 @@ impl Looking {
             announcer: &self.announcer.borrow(),
             unreachable,
             spread: self.spread,
+            clock_ahead_s: self.clock_ahead.as_ref().map_or(0, |ahead| *ahead.borrow()),
         };
         let found = sight.findings();
         for check in Finding::CHECKS {

@@ -31,7 +31,8 @@ fn the_kernel_may_answer_only_where_kube_proxy_made_the_addresses_local() {
             | Finding::TcpBlocked { .. }
             | Finding::NodeName { .. }
             | Finding::ForeignSpeaker { .. }
-            | Finding::Placement { .. } => panic!("{finding}"),
+            | Finding::Placement { .. }
+            | Finding::Clock { .. } => panic!("{finding}"),
         })
         .collect();
     assert_eq!(told, settings);
@@ -94,6 +95,16 @@ fn even_numbers_that_not_all_want_are_told_with_the_names_of_those_who_do_not() 
 }
 
 #[test]
+fn a_clock_that_no_ntp_sets_is_told_with_its_direction() {
+    let mut case = Case::new();
+    for (ahead, told) in [(4, None), (-4, None), (90, Some("90 s ahead of")), (-3600, Some("3600 s behind"))] {
+        case.clock_ahead_s = ahead;
+        let texts: Vec<String> = case.findings().iter().map(ToString::to_string).collect();
+        assert_eq!(texts.iter().any(|text| text.contains(told.unwrap_or_default())), told.is_some(), "{texts:?}");
+    }
+}
+
+#[test]
 fn a_flood_of_findings_is_cut() {
     let mut case = Case::new();
     for last in 0..200 {
@@ -115,6 +126,7 @@ fn every_check_has_a_series() {
         Finding::NodeName { other },
         Finding::ForeignSpeaker { ip: ip("10.0.0.1"), mac: None, node: None },
         Finding::Placement { others: String::new() },
+        Finding::Clock { ahead_s: 9 },
     ];
 
     assert_eq!(findings.map(|finding| finding.check()), Finding::CHECKS);
@@ -128,6 +140,7 @@ struct Case {
     announcer: Announcer,
     unreachable: BTreeSet<NodeName>,
     spread: Spread,
+    clock_ahead_s: i64,
 }
 
 impl Case {
@@ -139,6 +152,7 @@ impl Case {
             announcer: Announcer::default(),
             unreachable: BTreeSet::new(),
             spread: Spread::Hash,
+            clock_ahead_s: 0,
         };
         case.members([Some(Spread::Hash); 2]);
         case
@@ -162,8 +176,9 @@ impl Case {
     }
 
     fn findings(&self) -> Vec<Finding> {
-        let Self { host, view, membership, announcer, unreachable, spread } = self;
-        Sight { host, view, membership, announcer, unreachable, spread: *spread }.findings()
+        let Self { host, view, membership, announcer, unreachable, spread, clock_ahead_s } = self;
+        let (spread, clock_ahead_s) = (*spread, *clock_ahead_s);
+        Sight { host, view, membership, announcer, unreachable, spread, clock_ahead_s }.findings()
     }
 
     fn checks(&self) -> Vec<&'static str> {

@@ -128,6 +128,7 @@ impl Speaker {
             announcer: announcer.status.clone(),
             surroundings: announcer.surroundings.clone(),
             spread: args.placement.spread(),
+            clock_ahead: source.clock_ahead(),
             findings,
         };
         spawn(&mut tasks, "checks", looking.run(stop.clone()));

@@ -24,7 +24,7 @@ pub(super) enum Wanted {
     /// Files. Held for its thread.
     Directory { _thread: Source },
     /// The Kubernetes API.
-    Cluster(Api),
+    Cluster(Box<Api>),
 }
 
 /// What is told to the Kubernetes API.
@@ -71,7 +71,7 @@ impl Wanted {
             let _ = tokio::time::timeout(PEERS_WITHIN, api.peers.changed()).await;
         }
         let snapshots = api.cluster.snapshots.clone();
-        Ok((Self::Cluster(api), snapshots))
+        Ok((Self::Cluster(Box::new(api)), snapshots))
     }
 
     /// How the watches of the cluster do, if there are any.
@@ -79,6 +79,14 @@ impl Wanted {
         match self {
             Self::Directory { .. } => None,
             Self::Cluster(api) => Some(api.cluster.watches.clone()),
+        }
+    }
+
+    /// By how many seconds the clock of this host is ahead of the API server's, if there is a cluster.
+    pub(super) fn clock_ahead(&self) -> Option<watch::Receiver<i64>> {
+        match self {
+            Self::Directory { .. } => None,
+            Self::Cluster(api) => Some(api.clock_ahead.clone()),
         }
     }
 
