@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use garpike_controller::Allocator;
 use garpike_controller::planner::{Author, Completeness, Observed, Planner, Wish};
 use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request, Service};
-use garpike_controller_api::{Labels, Port, Sharing, SharingKey, Source};
+use garpike_controller_api::{Labels, Port, Protocol, Sharing, SharingKey, Source};
 use garpike_election::{Endpoints, ServiceKey};
 
 fn single(c: &mut Criterion) {
@@ -144,7 +144,7 @@ fn service(number: u32, word: &str) -> Service {
         families: Families::Unspecified,
         sharing: Sharing {
             key: SharingKey { word: word.to_owned(), backend: String::new() },
-            ports: [Port { protocol: "TCP".to_owned(), number: 80 }].into(),
+            ports: [Port { protocol: Protocol::Tcp, number: 80 }].into(),
         },
         chosen: None,
         endpoints: Endpoints::Anywhere,

@@ -107,7 +107,7 @@ impl Allocator {
     pub fn assign(&mut self, service: &Service) -> Result<Vec<ServiceIp>, Refusal> {
         let Some(own) = self.ledger.tenancy(&service.key) else {
             let ips = self.choose(service, &[])?;
-            self.enter(service, ips.clone(), BTreeSet::new());
+            self.enter(service, ips.clone(), Box::default());
             return Ok(ips);
         };
         let held = own.ips.clone();
@@ -138,11 +138,11 @@ impl Allocator {
     /// others all the same, until this is called again without it.
     pub fn publish(&mut self, key: &ServiceKey, published: BTreeSet<ServiceIp>) {
         let own = self.ledger.tenancy(key);
-        if own.map_or(published.is_empty(), |own| own.published == published) {
+        if own.map_or(published.is_empty(), |own| own.published.iter().eq(&published)) {
             return;
         }
         let (sharing, ips) = own.map(|own| (own.sharing.clone(), own.ips.clone())).unwrap_or_default();
-        self.ledger.set(Tenancy { key: key.clone(), sharing, ips, published });
+        self.ledger.set(Tenancy { key: key.clone(), sharing, ips, published: published.into_iter().collect() });
     }
 
     /// Takes back what a Service holds.
@@ -174,7 +174,7 @@ impl Allocator {
         self.enter(service, ips, published);
     }
 
-    fn enter(&mut self, service: &Service, ips: Vec<ServiceIp>, published: BTreeSet<ServiceIp>) {
+    fn enter(&mut self, service: &Service, ips: Vec<ServiceIp>, published: Box<[ServiceIp]>) {
         // The ports of a Service that shares with nobody do not matter.
         let sharing = if service.sharing.key.shares() { service.sharing.clone() } else { Sharing::default() };
         self.ledger.set(Tenancy { key: service.key.clone(), sharing, ips, published });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use garpike_controller_api::config::{
     Config, Families, Held, Holder, KeptFor, Pool, PoolName, Pools, Request, Service,
 };
-use garpike_controller_api::{FieldPath, Labels, Port, Sharing, SharingKey, Source};
+use garpike_controller_api::{FieldPath, Labels, Port, Protocol, Sharing, SharingKey, Source};
 use garpike_election::{Endpoints, ServiceIp, ServiceKey};
 
 pub(crate) fn pool(name: &str, ranges: &[&str]) -> Pool {
@@ -54,7 +54,7 @@ pub(crate) fn asking(service: Service, addresses: &[&str]) -> Service {
 }
 
 pub(crate) fn sharing(service: Service, word: &str, ports: &[u16]) -> Service {
-    let ports = ports.iter().map(|number| Port { protocol: "TCP".to_owned(), number: *number }).collect();
+    let ports = ports.iter().map(|number| Port { protocol: Protocol::Tcp, number: *number }).collect();
     let key = SharingKey { word: word.to_owned(), backend: String::new() };
     Service { sharing: Sharing { key, ports }, ..service }
 }

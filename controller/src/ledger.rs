@@ -55,7 +55,7 @@ pub(crate) struct Tenancy {
     /// What it is to have, in the order in which its status lists it.
     pub(crate) ips: Vec<ServiceIp>,
     /// What its status shows, or may show: nobody else may have it before that has ended.
-    pub(crate) published: BTreeSet<ServiceIp>,
+    pub(crate) published: Box<[ServiceIp]>,
 }
 
 impl Tenancy {

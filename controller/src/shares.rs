@@ -29,7 +29,7 @@ impl Shares {
         }
         for port in ports {
             if !self.lacking.contains_key(port) {
-                self.lacking.insert(port.clone(), self.slots.keys().copied().collect());
+                self.lacking.insert(*port, self.slots.keys().copied().collect());
             }
             if let Some(slots) = self.lacking.get_mut(port) {
                 slots.remove(&slot);
@@ -78,7 +78,7 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
-    use garpike_controller_api::Family;
+    use garpike_controller_api::{Family, Protocol};
     use proptest::prelude::*;
 
     use super::*;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn ports() -> impl Strategy<Value = BTreeSet<Port>> {
-        let port = (80..84_u16).prop_map(|number| Port { protocol: "TCP".to_owned(), number });
+        let port = (80..84_u16).prop_map(|number| Port { protocol: Protocol::Tcp, number });
         prop::collection::btree_set(port, 0..3)
     }
 }

@@ -36,5 +36,5 @@ pub use overrides::{ChosenOwner, DRAIN_ANNOTATION, InvalidChosenOwner, OWNER_ANN
 pub use problem::{FieldPath, Problem, Severity};
 pub use range::{AddressRange, Family, InvalidRange};
 pub use selector::{InvalidSelector, Labels, Selector};
-pub use sharing::{Clash, Port, Sharing, SharingKey};
+pub use sharing::{Clash, Port, Protocol, Sharing, SharingKey, UnknownProtocol};
 pub use validate::{Claim, Scope, invalid_community, judge_community, judge_service, validate};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 /// What of a Service decides with whom it may share an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,14 +23,29 @@ pub struct SharingKey {
     pub backend: String,
 }
 
-/// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A port of a Service. Small: a controller holds those of all Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
+    /// Above IP.
+    pub protocol: Protocol,
     /// The number.
     pub number: u16,
 }
+
+/// What a port is one of, in the order of the names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// RFC 9260.
+    Sctp,
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// Another word than `TCP`, `UDP` or `SCTP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownProtocol;
 
 /// Why two Services cannot have one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +67,7 @@ impl Sharing {
         if self.key.backend != other.key.backend {
             return Some(Clash::Backend);
         }
-        self.ports.intersection(&other.ports).next().cloned().map(Clash::Port)
+        self.ports.intersection(&other.ports).next().copied().map(Clash::Port)
     }
 }
 
@@ -59,6 +75,29 @@ impl SharingKey {
     /// Whether a Service with this key shares at all.
     pub fn shares(&self) -> bool {
         !self.word.is_empty()
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "SCTP" => Ok(Self::Sctp),
+            "TCP" => Ok(Self::Tcp),
+            "UDP" => Ok(Self::Udp),
+            _ => Err(UnknownProtocol),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sctp => "SCTP",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
     }
 }
 

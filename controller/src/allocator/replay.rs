@@ -270,7 +270,7 @@ fn parse(step: &str) -> (Verb, Service) {
             }
             "port" => {
                 let (protocol, number) = value.split_once('/').unwrap();
-                let port = Port { protocol: protocol.to_owned(), number: number.parse().unwrap() };
+                let port = Port { protocol: protocol.parse().unwrap(), number: number.parse().unwrap() };
                 service.sharing.ports.insert(port);
             }
             "from" => service.pool = Some(PoolName(value.to_owned())),

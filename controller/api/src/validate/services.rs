@@ -280,7 +280,13 @@ fn ports(spec: &ServiceSpec, complaints: &mut Complaints<'_>) -> Option<BTreeSet
             complaints.add(problem.at(FieldPath::of(["spec", "ports"]).index(index).key("port")));
             return None;
         };
-        ports.insert(Port { protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number });
+        let word = port.protocol.as_deref().unwrap_or("TCP");
+        let Ok(protocol) = word.parse() else {
+            let problem = Problem::error("is not a protocol").value(word).mend("write TCP, UDP or SCTP");
+            complaints.add(problem.at(FieldPath::of(["spec", "ports"]).index(index).key("protocol")));
+            return None;
+        };
+        ports.insert(Port { protocol, number });
     }
     Some(ports)
 }

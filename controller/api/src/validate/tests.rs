@@ -215,6 +215,24 @@ fn reads_what_services_ask_for_by_both_names() {
 }
 
 #[test]
+fn a_port_has_a_number_and_a_protocol() {
+    for (port, told) in [
+        ("{port: 99999}", Some("spec.ports[0].port: \"99999\" is not a port; write a number from 1 to 65535")),
+        (
+            "{port: 80, protocol: tcp}",
+            Some("spec.ports[0].protocol: \"tcp\" is not a protocol; write TCP, UDP or SCTP"),
+        ),
+        ("{port: 80}", None),
+        ("{port: 80, protocol: SCTP}", None),
+    ] {
+        let (config, said) = judge(&[service("shop", "web", "", &format!("ports: [{port}]"))]);
+
+        assert_eq!(said.iter().any(|line| line.contains(told.unwrap_or_default())), told.is_some(), "{port}: {said:?}");
+        assert_eq!(config.services.is_empty(), told.is_some(), "{port}: {said:?}");
+    }
+}
+
+#[test]
 fn an_unknown_pool_is_an_error_at_the_annotation() {
     let (config, said) = judge(&[service("default", "web", "metallb.io/address-pool: nil", "")]);
 
