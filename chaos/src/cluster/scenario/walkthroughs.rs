@@ -210,7 +210,9 @@ fn uninstall(cluster: &mut Cluster<'_>) -> Result<()> {
     cluster.kubectl(&["delete", "services", "-l", "component!=apiserver", "--ignore-not-found"])?;
     let path = cluster.file("garpike.yaml");
     std::fs::write(&path, MANIFEST).with_context(|| format!("cannot write {}", path.display()))?;
-    cluster.kubectl(&["delete", "-f", &path.to_string_lossy(), "--ignore-not-found", "--timeout=120s"])?;
+    // Of a definition that is deleted soon after it was made the API server says "storage is (re)initializing", and tries again
+    // after ever longer pauses: more than two minutes were seen.
+    cluster.kubectl(&["delete", "-f", &path.to_string_lossy(), "--ignore-not-found", "--timeout=280s"])?;
     cluster.wait_until("the namespace is gone", SERVED_WITHIN, |cluster| {
         Ok(cluster.get(&format!("namespace/{NAMESPACE}"), &[]).is_err().then_some(()))
     })
