@@ -20,7 +20,7 @@ use garpike_election::NodeName;
 use serde_json::Value;
 
 use super::image::Images;
-use super::install::NAMESPACE;
+use super::install::{Exposed, NAMESPACE};
 use super::{Cluster, items};
 use crate::lab::{Init, Links, Record};
 use crate::load::Output;
@@ -159,6 +159,16 @@ pub(crate) fn run(init: &mut Init, scenario: &Scenario) -> Result<(Output, Figur
 
 /// What is done in a running cluster.
 type Act<'a> = &'a dyn Fn(&mut Cluster<'_>, &mut Figures) -> Result<()>;
+
+/// Makes pools, and so many Services before what serves as `echo`; the client reaches every address.
+fn reached_services(cluster: &mut Cluster<'_>, count: usize) -> Result<Vec<Exposed>> {
+    cluster.configure_pools()?;
+    let exposed = cluster.expose("echo", count)?;
+    for ip in exposed.iter().flat_map(Exposed::both) {
+        cluster.wait_until_served(ip, SERVED_WITHIN)?;
+    }
+    Ok(exposed)
+}
 
 /// Tells a person how far it has come.
 fn step(what: &str) {

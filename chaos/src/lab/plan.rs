@@ -44,21 +44,20 @@ impl Host {
 
     /// The `number`th node, counted from 1.
     pub(super) fn node(number: NodeNumber) -> Self {
-        let host = number.0 + 10;
-        Self {
-            mac: MacAddr([0x02, 0x77, 0, 0, 0, host]),
-            v4: Ipv4Addr::new(192, 168, 8, host),
-            v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe799, 0, 0, 1, digits_as_hex(host)),
-        }
+        Self::numbered(number, 0, 8, 0xe799)
     }
 
     /// The `number`th node, as the other nodes reach it where nodes have a link of their own.
     pub(super) fn node_inside(number: NodeNumber) -> Self {
+        Self::numbered(number, 2, 16, 0xe79a)
+    }
+
+    fn numbered(number: NodeNumber, macs: u8, v4: u8, v6: u16) -> Self {
         let host = number.0 + 10;
         Self {
-            mac: MacAddr([0x02, 0x77, 0, 0, 0x02, host]),
-            v4: Ipv4Addr::new(192, 168, 16, host),
-            v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, 0xe79a, 0, 0, 1, digits_as_hex(host)),
+            mac: MacAddr([0x02, 0x77, 0, 0, macs, host]),
+            v4: Ipv4Addr::new(192, 168, v4, host),
+            v6: Ipv6Addr::new(0xfc00, 0xf853, 0x0ccd, v6, 0, 0, 1, digits_as_hex(host)),
         }
     }
 

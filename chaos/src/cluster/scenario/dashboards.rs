@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::install::{Exposed, NAMESPACE};
+use super::super::install::NAMESPACE;
 use super::super::{Cluster, items};
 use super::power::{self, Seen};
-use super::{SERVED_WITHIN, count, dead_node, restarts, step, wait_for_restart};
+use super::{SERVED_WITHIN, count, dead_node, reached_services, restarts, step, wait_for_restart};
 use crate::lab::Role;
 use crate::load::figures::{Bound, Figures, median};
 
@@ -24,11 +24,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, figures: &mut Figures)
     cluster.install()?;
     dead_node::switch_on(cluster)?;
     start_prometheus(cluster)?;
-    cluster.configure_pools()?;
-    let exposed = cluster.expose("echo", SERVICES)?;
-    for ip in exposed.iter().flat_map(Exposed::both) {
-        cluster.wait_until_served(ip, SERVED_WITHIN)?;
-    }
+    let exposed = reached_services(cluster, power::SERVICES)?;
 
     step("a speaker is restarted");
     let restarted = cluster.nodes().last().context("a cluster has a node")?.clone();
@@ -201,8 +197,6 @@ metadata: {name: monitoring}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: prometheus-k8s, namespace: monitoring}";
-/// As in the scenarios of power cuts.
-const SERVICES: usize = 6;
 const CONTROLLERS: f64 = 2.0;
 const PORT: u16 = 9090;
 /// Where pods tell what they measure.

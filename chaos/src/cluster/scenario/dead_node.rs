@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::install::{Exposed, NAMESPACE, ingress};
 use super::super::site::ECHO;
 use super::super::{Cluster, is_true, items};
-use super::{SERVED_WITHIN, count, restarts, step, wait_for_restart};
+use super::{SERVED_WITHIN, count, reached_services, restarts, step, wait_for_restart};
 use crate::lab::{Dialed, Dialer, Links, now};
 use crate::load::figures::{Bound, Figures, median};
 
@@ -19,11 +19,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, figures: &mut Figures)
     cluster.serve("echo", None)?;
     cluster.install()?;
     switch_on(cluster)?;
-    cluster.configure_pools()?;
-    let exposed = cluster.expose("echo", 1)?.pop().context("a Service was made")?;
-    for ip in exposed.both() {
-        cluster.wait_until_served(ip, SERVED_WITHIN)?;
-    }
+    let exposed = reached_services(cluster, 1)?.pop().context("a Service was made")?;
     thread::sleep(WITNESSED);
 
     nobody_is_dead(cluster, figures)?;

@@ -13,7 +13,7 @@ use super::super::Cluster;
 use super::super::image::Images;
 use super::super::install::{Exposed, MANIFEST, NAMESPACE};
 use super::super::site::{ECHO, outage_ms};
-use super::{SERVED_WITHIN, count, lost, step};
+use super::{SERVED_WITHIN, count, lost, reached_services, step};
 use crate::lab::{Record, now};
 use crate::load::figures::{Bound, Figures};
 use crate::tools::{Program, file_of_metallb};
@@ -36,11 +36,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, metallb: &str, trials: u32, figures
     cluster.serve("echo", None)?;
     cluster.apply(metallb)?;
     cluster.wait_for_pods()?;
-    cluster.configure_pools()?;
-    let exposed = cluster.expose("echo", SERVICES)?;
-    for ip in exposed.iter().flat_map(Exposed::both) {
-        cluster.wait_until_served(ip, SERVED_WITHIN)?;
-    }
+    let exposed = reached_services(cluster, SERVICES)?;
     thread::sleep(SETTLING);
     for trial in 1..=trials {
         for (way, manifest) in [("MetalLB to Garpike", MANIFEST), ("Garpike to MetalLB", metallb)] {

@@ -10,7 +10,7 @@ use garpike_election::NodeName;
 use super::super::Cluster;
 use super::super::install::Exposed;
 use super::super::site::{ECHO, outage_ms};
-use super::{SERVED_WITHIN, count, restarts, step, wait_for_restart};
+use super::{count, reached_services, restarts, step, wait_for_restart};
 use crate::lab::now;
 use crate::load::figures::{Bound, Figures, median};
 
@@ -27,11 +27,7 @@ pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, judged: Judged, figure
     let server = cluster.nodes().first().context("a cluster has a node")?.clone();
     cluster.serve("echo", Some(&server))?;
     cluster.install()?;
-    cluster.configure_pools()?;
-    let exposed = cluster.expose("echo", SERVICES)?;
-    for ip in exposed.iter().flat_map(Exposed::both) {
-        cluster.wait_until_served(ip, SERVED_WITHIN)?;
-    }
+    let exposed = reached_services(cluster, SERVICES)?;
     thread::sleep(SETTLING);
     let mut all = Vec::new();
     for trial in 0..trials {
@@ -122,7 +118,7 @@ pub(super) fn one(cluster: &mut Cluster<'_>, victim: &NodeName, service: &Expose
 }
 
 /// Enough that a node without endpoint owns one of them.
-const SERVICES: usize = 6;
+pub(super) const SERVICES: usize = 6;
 const EACH: Duration = Duration::from_millis(5);
 /// Chosen: many times the outage.
 const WATCHED: Duration = Duration::from_secs(4);

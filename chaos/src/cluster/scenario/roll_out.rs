@@ -10,19 +10,15 @@ use super::super::Cluster;
 use super::super::image::NEXT;
 use super::super::install::{Exposed, IMAGE, NAMESPACE};
 use super::super::site::{ECHO, outage_ms};
-use super::{SERVED_WITHIN, count, lost, step};
+use super::{count, lost, reached_services, step};
 use crate::lab::{Record, now};
 use crate::load::figures::{Bound, Figures};
 
 pub(super) fn run(cluster: &mut Cluster<'_>, trials: u32, figures: &mut Figures) -> Result<()> {
     cluster.serve("echo", None)?;
     cluster.install()?;
-    cluster.configure_pools()?;
-    let exposed = cluster.expose("echo", SERVICES)?;
+    let exposed = reached_services(cluster, SERVICES)?;
     let ips: Vec<IpAddr> = exposed.iter().flat_map(Exposed::both).collect();
-    for ip in &ips {
-        cluster.wait_until_served(*ip, SERVED_WITHIN)?;
-    }
     // The first announcements are repeated for some seconds.
     thread::sleep(SETTLING);
     let (mut probes_lost, mut resets, mut changes) = (0.0, 0.0, 0.0);
