@@ -8,13 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::NodeName;
 use crate::assignment::{Assignment, Elected, Unowned};
 use crate::desired::{Address, Desired, Endpoints, Placement, Selection};
 use crate::fitness::{Fitness, Rank};
-use crate::hash::{order_of, score};
+use crate::hash::{Number, Orders, numbered};
 use crate::members::Members;
 use crate::spread::{Balance, Spread};
-use crate::{NodeName, ServiceIp};
 
 /// Elects an owner for every desired address. Pure and total: any input has a result, equal inputs have equal ones.
 pub fn elect(desired: &Desired, members: &Members) -> Assignment {
@@ -27,8 +27,8 @@ pub struct Elector {
     /// All living nodes, the dead ones that may return, and for even numbers those that are described. Their places are
     /// their numbers.
     roster: Vec<NodeName>,
-    /// For each election key, the numbers of the roster in their hash order.
-    orders: BTreeMap<ServiceIp, Vec<usize>>,
+    /// For each election key, the roster in its hash order.
+    orders: Orders,
     /// The orders that go before these while owners are spread evenly; else empty.
     balance: Balance,
 }
@@ -46,27 +46,29 @@ impl Elector {
     pub fn elect(&mut self, desired: &Desired, members: &Members) -> Assignment {
         let spread = members.spread();
         self.cover(desired, members, spread);
-        let keys: BTreeSet<ServiceIp> = desired.addresses.values().map(|address| address.election_key).collect();
-        self.orders.retain(|key, _| keys.contains(key));
-        for key in keys {
-            self.orders.entry(key).or_insert_with(|| order_of(&self.roster, key));
-        }
+        self.orders.follow(desired.addresses.values().map(|address| address.election_key), &self.roster);
         match spread {
             Spread::Hash => self.balance.clear(),
             Spread::Balanced => self.balance.follow(desired, members, &self.roster, &self.orders),
         }
         // Many addresses have the same placements and endpoints: one look at each node serves them all.
         let mut fields: BTreeMap<(&[Placement], &Endpoints), Field<'_>> = BTreeMap::new();
-        let numbers: BTreeMap<&NodeName, usize> =
-            if desired.moves.is_empty() { BTreeMap::new() } else { self.roster.iter().zip(0..).collect() };
+        let numbers: BTreeMap<&NodeName, Number> = if desired.moves.is_empty() {
+            BTreeMap::new()
+        } else {
+            numbered(&self.roster).map(|(number, node)| (node, number)).collect()
+        };
+        let (mut fit, mut next) = (Vec::new(), 0);
         // Collected, because a map that grows in order is left half empty.
         let addresses = desired.addresses.iter().map(|(ip, address)| {
             let field = fields.entry((&address.placements, &address.endpoints));
             let field = field.or_insert_with(|| Field::new(Fitness::of_all(&self.roster, address, desired, members)));
-            let hash = self.orders.get(&address.election_key).map(Vec::as_slice);
-            let order = self.balance.order(address.election_key).or(hash).unwrap_or_default();
+            // The keys come in the order of the addresses, but for addresses that stay together.
+            let (at, hash) = self.orders.get(address.election_key, next).unwrap_or_default();
+            next = at + 1;
+            let order = self.balance.order(address.election_key).unwrap_or(hash);
             let chosen = desired.moves.get(ip).and_then(|node| numbers.get(node)).copied();
-            (*ip, field.elect(&self.roster, order, chosen, address))
+            (*ip, field.elect(&self.roster, order, chosen, address, &mut fit))
         });
         Assignment { addresses: addresses.collect() }
     }
@@ -82,16 +84,12 @@ impl Elector {
         let new: Vec<NodeName> = counted.difference(&known).map(|node| (*node).clone()).collect();
         if self.roster.len() + new.len() > 2 * counted.len() {
             self.roster = counted.into_iter().cloned().collect();
-            self.orders.clear();
+            self.orders = Orders::default();
             self.balance.clear();
             return;
         }
         for node in new {
-            for (key, order) in &mut self.orders {
-                let own = score(&node, *key);
-                let before = |number: &usize| self.roster.get(*number).is_some_and(|node| score(node, *key) < own);
-                order.insert(order.partition_point(before), self.roster.len());
-            }
+            self.orders.insert(&node, &self.roster);
             self.roster.push(node);
         }
     }
@@ -104,14 +102,21 @@ impl<'a> Field<'a> {
     }
 
     /// Ranks the candidates, those of one rank in the given order but for the `chosen` one, and finds who stands in for
-    /// the first.
-    fn elect(&self, roster: &[NodeName], order: &[usize], chosen: Option<usize>, address: &Address) -> Elected {
+    /// the first. `fit` is room to do that in.
+    fn elect(
+        &self,
+        roster: &[NodeName],
+        order: &[Number],
+        chosen: Option<Number>,
+        address: &Address,
+        fit: &mut Vec<(Rank, Number)>,
+    ) -> Elected {
         let none = if address.placements.is_empty() { Unowned::NoAdvertisement } else { Unowned::NoSelectedNode };
         let mut unowned = none;
-        let mut fit: Vec<(Rank, usize)> = Vec::new();
+        fit.clear();
         let mut best = 0;
         for number in order {
-            match self.fitness.get(*number) {
+            match self.fitness.get(usize::from(*number)) {
                 None | Some(Fitness::Dead) => {}
                 Some(Fitness::Unfit(reason) | Fitness::Unbacked(reason, _)) => unowned = unowned.max(*reason),
                 Some(Fitness::Fit(candidate)) => {
@@ -130,26 +135,28 @@ impl<'a> Field<'a> {
             fit.insert(fit.partition_point(|(other, _)| other.state_is_better_than(rank)), (rank, chosen));
         }
         let owner = fit.first().map(|(_, number)| *number);
-        let numbers = fit.into_iter().take(Elected::MAX_RANKED);
-        let ranked: Vec<NodeName> = numbers.filter_map(|(_, number)| roster.get(number).cloned()).collect();
-        let interfaces = ranked.first().and_then(|owner| address.interfaces_on(owner));
+        let named = |number: Number| roster.get(usize::from(number)).cloned();
+        let mut ranked = Vec::with_capacity(fit.len().min(Elected::MAX_RANKED));
+        ranked.extend(fit.iter().take(Elected::MAX_RANKED).filter_map(|(_, number)| named(*number)));
+        let interfaces = ranked.first().and_then(|owner: &NodeName| address.interfaces_on(owner));
         let stand_in = owner.and_then(|owner| self.stand_in(order, owner));
         Elected {
             unowned: ranked.is_empty().then_some(unowned),
             interfaces: interfaces.unwrap_or_else(|| Selection::Only(BTreeSet::new())),
-            stand_in: stand_in.and_then(|number| roster.get(number).cloned()),
+            stand_in: stand_in.and_then(named),
             ranked,
         }
     }
 
-    fn rank(&self, number: usize) -> Option<Rank> {
-        self.fitness.get(number)?.candidate().map(|candidate| candidate.rank)
+    fn rank(&self, number: Number) -> Option<Rank> {
+        self.fitness.get(usize::from(number))?.candidate().map(|candidate| candidate.rank)
     }
 
     /// The best of those who can stand in for the owner, should it be away.
-    fn stand_in(&self, order: &[usize], owner: usize) -> Option<usize> {
-        let owner = self.fitness.get(owner)?.candidate().filter(|owner| !owner.is_here())?;
-        let candidates = order.iter().filter_map(|number| Some((*number, self.fitness.get(*number)?.deputy()?)));
+    fn stand_in(&self, order: &[Number], owner: Number) -> Option<Number> {
+        let owner = self.fitness.get(usize::from(owner))?.candidate().filter(|owner| !owner.is_here())?;
+        let candidates =
+            order.iter().filter_map(|number| Some((*number, self.fitness.get(usize::from(*number))?.deputy()?)));
         let able = candidates.filter(|(_, candidate)| candidate.covers(owner));
         // Of several equal ones the first: the order decides.
         able.min_by_key(|(_, candidate)| candidate.rank).map(|(number, _)| number)

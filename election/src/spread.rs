@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{Address, Desired};
-use crate::hash::order_of;
+use crate::hash::{Number, Order, Orders, numbered};
 use crate::members::Members;
 use crate::{NodeName, ServiceIp};
 
@@ -37,21 +37,21 @@ impl Spread {
 #[derive(Debug, Default)]
 pub(crate) struct Balance {
     made_of: Wishes,
-    orders: BTreeMap<ServiceIp, Vec<usize>>,
+    orders: BTreeMap<ServiceIp, Order>,
 }
 
 /// Who may own what, whoever lives.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wishes {
     /// Sets of candidates, by their numbers in the roster.
-    fields: Vec<Vec<usize>>,
+    fields: Vec<Vec<Number>>,
     /// Which of them each election key has.
     keys: BTreeMap<ServiceIp, usize>,
 }
 
 /// Keys with the same candidates.
 struct Group<'a> {
-    candidates: &'a [usize],
+    candidates: &'a [Number],
     keys: Vec<ServiceIp>,
 }
 
@@ -61,14 +61,8 @@ impl Balance {
         *self = Self::default();
     }
 
-    /// Makes the orders for what is wanted, unless they are there. `hash` holds the hash orders of all keys.
-    pub(crate) fn follow(
-        &mut self,
-        desired: &Desired,
-        members: &Members,
-        roster: &[NodeName],
-        hash: &BTreeMap<ServiceIp, Vec<usize>>,
-    ) {
+    /// Makes the orders for what is wanted, unless they are there. `hash` has those of all keys.
+    pub(crate) fn follow(&mut self, desired: &Desired, members: &Members, roster: &[NodeName], hash: &Orders) {
         let wishes = Wishes::of(desired, members, roster);
         if wishes != self.made_of {
             self.orders = wishes.orders(roster, hash);
@@ -77,8 +71,8 @@ impl Balance {
     }
 
     /// The order for a key.
-    pub(crate) fn order(&self, key: ServiceIp) -> Option<&[usize]> {
-        self.orders.get(&key).map(Vec::as_slice)
+    pub(crate) fn order(&self, key: ServiceIp) -> Option<&[Number]> {
+        self.orders.get(&key).map(AsRef::as_ref)
     }
 }
 
@@ -88,8 +82,7 @@ impl Wishes {
         let mut known: BTreeMap<&[crate::Placement], usize> = BTreeMap::new();
         for address in desired.addresses.values() {
             let field = *known.entry(&address.placements).or_insert_with(|| {
-                let candidates = roster.iter().enumerate();
-                let candidates = candidates.filter(|(_, node)| may_own(node, address, desired, members));
+                let candidates = numbered(roster).filter(|(_, node)| may_own(node, address, desired, members));
                 wishes.fields.push(candidates.map(|(number, _)| number).collect());
                 wishes.fields.len() - 1
             });
@@ -102,7 +95,8 @@ impl Wishes {
     /// same on all nodes; numbers are not.
     fn groups(&self, roster: &[NodeName]) -> Vec<Group<'_>> {
         let names = self.fields.iter().map(|candidates| {
-            let mut names: Vec<&NodeName> = candidates.iter().filter_map(|number| roster.get(*number)).collect();
+            let mut names: Vec<&NodeName> =
+                candidates.iter().filter_map(|number| roster.get(usize::from(*number))).collect();
             names.sort_unstable();
             names
         });
@@ -119,15 +113,15 @@ impl Wishes {
 
     /// The first of each order gets no more than its share of all, the second no more than its share of what the first has.
     /// The others follow by their hash.
-    fn orders(&self, roster: &[NodeName], hash: &BTreeMap<ServiceIp, Vec<usize>>) -> BTreeMap<ServiceIp, Vec<usize>> {
+    fn orders(&self, roster: &[NodeName], hash: &Orders) -> BTreeMap<ServiceIp, Order> {
         let groups = self.groups(roster);
-        let mut loads: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut loads: BTreeMap<Number, usize> = BTreeMap::new();
         let mut orders = BTreeMap::new();
         for Group { candidates, keys } in &groups {
-            let mut estates: BTreeMap<usize, Vec<ServiceIp>> = BTreeMap::new();
+            let mut estates: BTreeMap<Number, Vec<ServiceIp>> = BTreeMap::new();
             let mut room = Room::for_more(keys.len(), candidates.iter().copied(), &loads);
             for key in keys {
-                let Some(first) = hash.get(key).and_then(|order| room.take_first(order)) else { continue };
+                let Some(first) = hash.get(*key, 0).and_then(|(_, order)| room.take_first(order)) else { continue };
                 *loads.entry(first).or_default() += 1;
                 estates.entry(first).or_default().push(*key);
             }
@@ -135,7 +129,7 @@ impl Wishes {
                 let others = candidates.iter().copied().filter(|number| *number != owner);
                 let mut room = Room::for_more(keys.len(), others, &BTreeMap::new());
                 for key in keys {
-                    let Some(order) = hash.get(&key) else { continue };
+                    let Some((_, order)) = hash.get(key, 0) else { continue };
                     let heir = room.take_first(order);
                     let ahead = || [Some(owner), heir].into_iter().flatten();
                     let rest = order.iter().copied().filter(|number| !ahead().any(|one| one == *number));
@@ -157,15 +151,15 @@ fn may_own(node: &NodeName, address: &Address, desired: &Desired, members: &Memb
 /// How many more each node takes, so that all of them come to the same level.
 struct Room {
     /// What is left until the level.
-    below: BTreeMap<usize, usize>,
+    below: BTreeMap<Number, usize>,
     /// How many nodes go one above it.
     above: usize,
 }
 
 impl Room {
     /// Room for `count` more on `nodes`, which have `loads`.
-    fn for_more(count: usize, nodes: impl Iterator<Item = usize>, loads: &BTreeMap<usize, usize>) -> Self {
-        let loads: BTreeMap<usize, usize> =
+    fn for_more(count: usize, nodes: impl Iterator<Item = Number>, loads: &BTreeMap<Number, usize>) -> Self {
+        let loads: BTreeMap<Number, usize> =
             nodes.map(|node| (node, loads.get(&node).copied().unwrap_or_default())).collect();
         let needed = |level: usize| loads.values().map(|load| level.saturating_sub(*load)).sum::<usize>();
         let mut level = loads.values().min().copied().unwrap_or_default();
@@ -178,7 +172,7 @@ impl Room {
     }
 
     /// The first of `order` that has room; takes it.
-    fn take_first(&mut self, order: &[usize]) -> Option<usize> {
+    fn take_first(&mut self, order: &[Number]) -> Option<Number> {
         let node = *order.iter().find(|node| match self.below.get(node) {
             None => false,
             Some(0) => self.above > 0,
@@ -200,8 +194,10 @@ pub fn balanced_orders(nodes: &[NodeName], keys: &[ServiceIp]) -> BTreeMap<Servi
     let mut roster = nodes.to_vec();
     roster.sort_unstable();
     roster.dedup();
-    let hash = keys.iter().map(|key| (*key, order_of(&roster, *key))).collect();
-    let wishes = Wishes { fields: vec![(0..roster.len()).collect()], keys: keys.iter().map(|key| (*key, 0)).collect() };
-    let names = |order: Vec<usize>| order.into_iter().filter_map(|number| roster.get(number).cloned()).collect();
+    let mut hash = Orders::default();
+    hash.follow(keys.iter().copied(), &roster);
+    let all = numbered(&roster).map(|(number, _)| number).collect();
+    let wishes = Wishes { fields: vec![all], keys: keys.iter().map(|key| (*key, 0)).collect() };
+    let names = |order: Order| order.iter().filter_map(|number| roster.get(usize::from(*number)).cloned()).collect();
     wishes.orders(&roster, &hash).into_iter().map(|(key, order)| (key, names(order))).collect()
 }
