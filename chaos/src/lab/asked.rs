@@ -38,26 +38,41 @@ impl Asked {
         self.within(window).map(|(_, mac)| mac).collect()
     }
 
-    /// For how long at most two stations answered: from the first answer of the one to the last of the other. Zero when one
-    /// ended before the next began.
+    /// For how long at most two stations answered: from the first answer of a newcomer to the last of a station that was
+    /// there before it and answers once more. Zero when each ended before the next began, however many they were.
     pub fn two_macs(&self, window: RangeInclusive<Instant>) -> Duration {
+        let runs = self.runs(window);
         let mut longest = Duration::ZERO;
-        // The first and the last change of a dispute.
-        let mut dispute: Option<(Instant, Instant)> = None;
-        let mut before: Option<(Instant, MacAddr)> = None;
-        for (at, mac) in self.within(window) {
-            if let Some((last, _)) = before.filter(|(_, before)| *before != mac) {
-                dispute = match dispute {
-                    Some((first, changed)) if at.saturating_duration_since(changed) <= ONE_DISPUTE => {
-                        longest = longest.max(last.saturating_duration_since(first));
-                        Some((first, at))
-                    }
-                    Some(_) | None => Some((at, at)),
-                };
+        // The first and the last run of a dispute.
+        let mut dispute: Option<(usize, usize)> = None;
+        for (at, run) in runs.iter().enumerate() {
+            let earlier = runs.iter().take(at).rposition(|earlier| earlier.mac == run.mac);
+            let earlier = earlier.and_then(|before| Some((before, runs.get(before)?)));
+            let Some((before, _)) = earlier.filter(|(_, earlier)| run.first <= earlier.last + ONE_DISPUTE) else {
+                continue;
+            };
+            let first = match dispute {
+                Some((first, last)) if before < last => first.min(before + 1),
+                Some(_) | None => before + 1,
+            };
+            dispute = Some((first, at));
+            if let Some((newcomer, old)) = runs.get(first).zip(runs.get(at - 1)) {
+                longest = longest.max(old.last.saturating_duration_since(newcomer.first));
             }
-            before = Some((at, mac));
         }
         longest
+    }
+
+    /// The answers in the window, those of one station that follow each other together.
+    fn runs(&self, window: RangeInclusive<Instant>) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (at, mac) in self.within(window) {
+            match runs.last_mut() {
+                Some(run) if run.mac == mac => run.last = at,
+                Some(_) | None => runs.push(Run { mac, first: at, last: at }),
+            }
+        }
+        runs
     }
 
     /// How long after the window's start an answer last named another station than the one that answers in the end;
@@ -78,6 +93,13 @@ impl Asked {
 const ON_THE_WAY: Duration = Duration::from_millis(50);
 /// Chosen: changes that are further apart are moves of their own.
 const ONE_DISPUTE: Duration = Duration::from_secs(1);
+
+/// Answers of one station, without one of another between them.
+struct Run {
+    mac: MacAddr,
+    first: Instant,
+    last: Instant,
+}
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +151,24 @@ mod tests {
         let asked = asked(start, &[], &[(0, OLD), (10, NEW), (2990, NEW), (3000, OLD)]);
 
         assert_eq!(asked.two_macs(start..=start + ms(4000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn stations_that_take_over_one_after_the_other_do_not_overlap() {
+        let start = start();
+        let third = MacAddr([2, 0, 0, 0, 0, 3]);
+        let asked = asked(start, &[], &[(0, OLD), (10, NEW), (500, NEW), (510, third), (900, third)]);
+
+        assert_eq!(asked.two_macs(start..=start + ms(4000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_old_station_among_several_new_ones_overlaps_with_all() {
+        let start = start();
+        let third = MacAddr([2, 0, 0, 0, 0, 3]);
+        let answers = [(0, OLD), (10, NEW), (20, third), (30, OLD), (40, NEW), (50, third), (60, third)];
+
+        assert_eq!(asked(start, &[], &answers).two_macs(start..=start + ms(4000)), ms(30));
     }
 
     #[test]
