@@ -1,4 +1,4 @@
-//! A lab whose speakers take thousands of Services from an API server.
+//! A lab whose speakers take thousands of Services from an API server. No host holds the addresses, as in a cluster.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -89,7 +89,7 @@ impl<'init> Rig<'init> {
     pub(super) fn start_speaker(&mut self, node: &NodeName) -> Result<()> {
         let mut command = speaker_arguments(&self.lab, node, self.api.kubeconfig())?;
         command.arg("--ml-secret-key-path").arg(self.lab.scratch().join(KEY));
-        command.args(["--failback", "never", "--bind-service-ips", "lo"]);
+        command.args(["--failback", "never", "--bind-service-ips", "none"]);
         let pid = self.lab.spawn(node, Role::Speaker, command)?;
         self.speakers.insert(node.clone(), pid);
         Ok(())
