@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use garpike_controller::Allocator;
 use garpike_controller::planner::{Author, Completeness, Observed, Planner, Wish};
-use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request, Service};
+use garpike_controller_api::config::{Families, Pool, PoolName, Pools, Request, Service, TrafficPolicy};
 use garpike_controller_api::{Labels, Port, Protocol, Sharing, SharingKey, Source};
 use garpike_election::{Endpoints, ServiceKey};
 
@@ -135,7 +135,7 @@ fn pools(range: &str) -> Pools {
 
 fn service(number: u32, word: &str) -> Service {
     Service {
-        key: ServiceKey { namespace: "default".to_owned(), name: format!("service-{number:07}") },
+        key: ServiceKey::new("default", format!("service-{number:07}")),
         labels: Labels::default(),
         created: None,
         held: None,
@@ -147,6 +147,7 @@ fn service(number: u32, word: &str) -> Service {
             ports: [Port { protocol: Protocol::Tcp, number: 80 }].into(),
         },
         chosen: None,
+        traffic_policy: TrafficPolicy::Cluster,
         endpoints: Endpoints::Anywhere,
         source: Source::default(),
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use garpike_controller_api::config::{
-    Config, Families, Held, Holder, KeptFor, Pool, PoolName, Pools, Request, Service,
+    Config, Families, Held, Holder, KeptFor, Pool, PoolName, Pools, Request, Service, TrafficPolicy,
 };
 use garpike_controller_api::{FieldPath, Labels, Port, Protocol, Sharing, SharingKey, Source};
 use garpike_election::{Endpoints, ServiceIp, ServiceKey};
@@ -44,6 +44,7 @@ pub(crate) fn service(name: &str) -> Service {
         families: Families::Unspecified,
         sharing: Sharing::default(),
         chosen: None,
+        traffic_policy: TrafficPolicy::Cluster,
         endpoints: Endpoints::Anywhere,
         source: Source::default(),
     }
@@ -60,7 +61,7 @@ pub(crate) fn sharing(service: Service, word: &str, ports: &[u16]) -> Service {
 }
 
 pub(crate) fn having(service: Service, addresses: &[&str], holder: Holder) -> Service {
-    Service { held: Some(Held { addresses: ips(addresses), holder, source: Source::default() }), ..service }
+    Service { held: Some(Held { addresses: ips(addresses).into(), holder, source: Source::default() }), ..service }
 }
 
 pub(crate) fn config(pools: Pools, services: impl IntoIterator<Item = Service>) -> Config {
@@ -69,7 +70,7 @@ pub(crate) fn config(pools: Pools, services: impl IntoIterator<Item = Service>) 
 }
 
 pub(crate) fn key(name: &str) -> ServiceKey {
-    ServiceKey { namespace: "default".to_owned(), name: name.to_owned() }
+    ServiceKey::new("default", name)
 }
 
 pub(crate) fn ips(texts: &[&str]) -> Vec<ServiceIp> {

@@ -48,7 +48,7 @@ pub fn plan(config: &Config, completeness: Completeness) -> Plan {
         planner.handle_written(&write, write.version.saturating_add(1));
     }
     let outcome = |(key, service): (&ServiceKey, &Service)| {
-        let before = service.held.as_ref().map(|held| held.addresses.clone()).unwrap_or_default();
+        let before = service.held.as_ref().map(|held| held.addresses.to_vec()).unwrap_or_default();
         let (after, refusal) = (planner.addresses(key).to_vec(), planner.refusal(key).cloned());
         (key.clone(), Outcome { before, after, refusal })
     };
@@ -56,7 +56,7 @@ pub fn plan(config: &Config, completeness: Completeness) -> Plan {
 }
 
 fn observed(config: &Config, service: &Service) -> Observed {
-    let addresses = service.held.as_ref().map(|held| held.addresses.clone()).unwrap_or_default();
+    let addresses = service.held.as_ref().map(|held| held.addresses.to_vec()).unwrap_or_default();
     let pool = addresses.first().and_then(|ip| config.pools.containing(*ip));
     Observed {
         version: 0,

@@ -39,7 +39,7 @@ impl Seen {
         let outdated_condition = !is_balanced && conditions.into_iter().any(|condition| condition.type_ == CONDITION);
         service.spec = service.spec.map(judged);
         Self {
-            key: ServiceKey { namespace, name },
+            key: ServiceKey::new(namespace, name),
             version: version(&service),
             status_manager,
             outdated_condition,
@@ -79,7 +79,7 @@ impl Seen {
 
     /// The object in the words of an event.
     pub(crate) fn regarding(&self) -> Regarding {
-        let ServiceKey { namespace, name } = self.key.clone();
+        let (namespace, name) = (self.key.namespace.to_string(), self.key.name.to_string());
         let uid = self.service().metadata.uid.unwrap_or_default();
         Regarding { api_version: "v1", kind: "Service", namespace, name, uid }
     }

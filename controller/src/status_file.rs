@@ -21,7 +21,8 @@ use thiserror::Error;
 /// When a name cannot be written as YAML.
 pub fn render(addresses: &BTreeMap<ServiceKey, Vec<ServiceIp>>) -> Result<String, UnwritableName> {
     let mut text = HEADER.to_owned();
-    for (ServiceKey { namespace, name }, ips) in addresses {
+    for (key, ips) in addresses {
+        let (namespace, name) = (&*key.namespace, &*key.name);
         let document = Document {
             api_version: "v1",
             kind: "Service",
@@ -191,6 +192,6 @@ mod tests {
     }
 
     fn key(namespace: &str, name: &str) -> ServiceKey {
-        ServiceKey { namespace: namespace.to_owned(), name: name.to_owned() }
+        ServiceKey::new(namespace, name)
     }
 }

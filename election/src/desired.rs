@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{InterfaceName, NodeName, ServiceIp, ServiceKey};
 
 /// Everything of pools, advertisements, Services and Nodes that the election needs.
 ///
 /// Nodes that read the same objects build the same value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// Each address that some Service holds.
     pub addresses: BTreeMap<ServiceIp, Address>,
@@ -21,7 +23,7 @@ pub struct Desired {
 }
 
 /// One address that is to be answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// The address whose hash ranks the nodes. Addresses that must stay together have the same one.
     pub election_key: ServiceIp,
@@ -47,7 +49,7 @@ impl Address {
 }
 
 /// The nodes that can serve what comes to an address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Endpoints {
     /// All: there are endpoints, and whichever node takes a packet passes it on; or nothing is known of endpoints.
     Anywhere,
@@ -58,7 +60,7 @@ pub enum Endpoints {
 }
 
 /// The nodes whose own endpoints can serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LocalEndpoints {
     /// Those with one that is ready.
     pub ready: BTreeSet<NodeName>,
@@ -105,7 +107,7 @@ impl Endpoints {
 }
 
 /// Where one advertisement allows an address to be announced.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Placement {
     /// The nodes that may own the address.
     pub nodes: Selection<NodeName>,
@@ -114,7 +116,8 @@ pub struct Placement {
 }
 
 /// Everything, or just these.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(bound(deserialize = "T: Ord + Deserialize<'de>"))]
 pub enum Selection<T> {
     /// No restriction.
     All,

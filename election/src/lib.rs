@@ -23,5 +23,5 @@ pub use hash::{order, score};
 pub use interface::{IfIndex, InterfaceName, InvalidInterfaceName, InvalidMac, MacAddr};
 pub use members::{Handicap, Member, Members, NodeState, Presence, Wire};
 pub use node::{InvalidNodeName, NodeName};
-pub use service::{InvalidServiceIp, ServiceIp, ServiceKey};
+pub use service::{InvalidServiceIp, ServiceIp, ServiceKey, ServiceNames};
 pub use spread::{Spread, balanced_orders};

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -110,13 +112,45 @@ pub enum InvalidServiceIp {
     },
 }
 
-/// Namespace and name of a Service.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ServiceKey {
+/// Namespace and name of a Service. Copies share the texts: a speaker has several of each of thousands.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(from = "ServiceNames", into = "ServiceNames")]
+pub struct ServiceKey(Arc<ServiceNames>);
+
+/// What a [`ServiceKey`] holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ServiceNames {
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Box<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Box<str>,
+}
+
+impl ServiceKey {
+    /// The key of the Service `name` in `namespace`.
+    pub fn new(namespace: impl Into<Box<str>>, name: impl Into<Box<str>>) -> Self {
+        Self(Arc::new(ServiceNames { namespace: namespace.into(), name: name.into() }))
+    }
+}
+
+impl Deref for ServiceKey {
+    type Target = ServiceNames;
+
+    fn deref(&self) -> &ServiceNames {
+        &self.0
+    }
+}
+
+impl From<ServiceNames> for ServiceKey {
+    fn from(names: ServiceNames) -> Self {
+        Self(Arc::new(names))
+    }
+}
+
+impl From<ServiceKey> for ServiceNames {
+    fn from(key: ServiceKey) -> Self {
+        Arc::unwrap_or_clone(key.0)
+    }
 }
 
 impl fmt::Display for ServiceKey {

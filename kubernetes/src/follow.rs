@@ -69,7 +69,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Send,
 {
-    let events = watcher::watcher(api, config);
+    let events = watcher::watcher(api, config.page_size(PAGE));
     let state = State { keep, listing: Vec::new(), trouble: None, failures: 0, pause: None, ready: VecDeque::new() };
     stream::unfold((Box::pin(events), state), move |(mut events, mut state)| async move {
         loop {
@@ -154,6 +154,8 @@ fn trouble(error: &watcher::Error) -> Option<Trouble> {
     }
 }
 
+/// How many objects are listed at once. Chosen: five kinds are listed at a time, and each page is there as text and as objects.
+const PAGE: u32 = 100;
 const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
 /// The version is too old (410).

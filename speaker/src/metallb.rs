@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn only_what_this_node_owns_has_a_series() {
         let ip: ServiceIp = "10.0.0.1".parse().unwrap();
-        let services = ["dns", "web"].map(|name| ServiceKey { namespace: "default".to_owned(), name: name.to_owned() });
+        let services = ["dns", "web"].map(|name| ServiceKey::new("default", name));
         let services = services.into();
         let address = Address { election_key: ip, services, placements: Vec::new(), endpoints: Endpoints::Anywhere };
         let ranked = vec!["n1".parse().unwrap()];
@@ -142,7 +142,7 @@ mod tests {
         let (mut desired, mut assignment, mut counts) = (Desired::default(), Assignment::default(), Vec::new());
         for number in 0..10_000_u32 {
             let ip: ServiceIp = IpAddr::from((0x0a00_0000 + number).to_be_bytes()).try_into().unwrap();
-            let services = Box::new([ServiceKey { namespace: "default".to_owned(), name: format!("s{number}") }]);
+            let services = Box::new([ServiceKey::new("default", format!("s{number}"))]);
             let address =
                 Address { election_key: ip, services, placements: Vec::new(), endpoints: Endpoints::Anywhere };
             let ranked = vec![node.clone()];

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use garpike_controller_api::{ServiceL2Status, ServiceL2StatusSpec};
 use garpike_election::{NodeName, ServiceKey};
-use garpike_kubernetes::{Recorder, Severity, Trouble, Update, follow};
+use garpike_kubernetes::{Recorder, Severity, Trouble, Update, follow_as};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -30,7 +30,7 @@ use crate::rights::{Right, Rights};
 use crate::source::Snapshot;
 use crate::source::cluster::Services;
 use events::{Told, Warning};
-use l2_status::{L2Statuses, NAMESPACE_LABEL, NODE_LABEL, SERVICE_LABEL, Write};
+use l2_status::{L2Statuses, NAMESPACE_LABEL, NODE_LABEL, SERVICE_LABEL, Seen, Write};
 
 /// What reports are made of.
 pub(crate) struct Reports {
@@ -48,7 +48,8 @@ impl Reports {
     /// Reports until `stop`.
     pub(crate) async fn run(mut self, client: Client, stop: CancellationToken) {
         let api: Api<ServiceL2Status> = Api::namespaced(client, &self.namespace);
-        let mut updates = follow(api.clone(), watcher::Config::default(), trim).boxed();
+        let (own, any) = (self.node.clone(), watcher::Config::default());
+        let mut updates = follow_as(api.clone(), any, move |object| Seen::by(&own, object)).boxed();
         let mut statuses = L2Statuses::new(self.node.clone());
         let mut told = Told::default();
         let mut settle_at: Option<Instant> = None;
@@ -125,10 +126,10 @@ impl Reports {
             Write::Create { service } => {
                 let object = self.object(service, pod);
                 let made = api.create(&PostParams::default(), &object).await?;
-                statuses.learn(&made, now());
+                self.learn(made, statuses);
                 events::node_assigned(service, &self.node, &self.services.borrow(), &self.recorder);
             }
-            Write::Report { name, status } => {
+            Write::Report { service, name, status } => {
                 // None of them: all interfaces answer, and the field is left out.
                 let interfaces = Some(&status.interfaces).filter(|interfaces| !interfaces.is_empty());
                 let patch = Patch::Merge(json!({ "status": {
@@ -138,34 +139,40 @@ impl Reports {
                     "interfaces": interfaces,
                 }}));
                 match api.patch_status(name, &PatchParams::default(), &patch).await {
-                    Ok(object) => statuses.learn(&object, now()),
-                    Err(error) if is_gone(&error) => statuses.handle_gone(name),
+                    Ok(object) => self.learn(object, statuses),
+                    Err(error) if is_gone(&error) => statuses.handle_gone(service.clone(), name),
                     Err(error) => return Err(error),
                 }
             }
-            Write::Adopt { name } => {
+            Write::Adopt { service, name } => {
                 let owners = pod.map(owner).into_iter().collect::<Vec<_>>();
                 let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": owners } }));
                 match api.patch(name, &PatchParams::default(), &patch).await {
-                    Ok(object) => statuses.learn(&object, now()),
-                    Err(error) if is_gone(&error) => statuses.handle_gone(name),
+                    Ok(object) => self.learn(object, statuses),
+                    Err(error) if is_gone(&error) => statuses.handle_gone(service.clone(), name),
                     Err(error) => return Err(error),
                 }
             }
-            Write::Delete { name } => {
+            Write::Delete { service, name } => {
                 match api.delete(name, &DeleteParams::default()).await {
                     Ok(_) => {}
                     Err(error) if is_gone(&error) => {}
                     Err(error) => return Err(error),
                 }
-                statuses.handle_gone(name);
+                statuses.handle_gone(service.clone(), name);
             }
         }
         Ok(())
     }
 
+    fn learn(&self, object: ServiceL2Status, statuses: &mut L2Statuses) {
+        if let Some(seen) = Seen::by(&self.node, object) {
+            statuses.learn(seen, now());
+        }
+    }
+
     /// Whoever may not list them learns of none, and writes none.
-    fn note_rights(&self, update: &Update<ServiceL2Status>) {
+    fn note_rights(&self, update: &Update<Option<Seen>>) {
         let right = Right { verb: "list", resource: RESOURCE };
         match update {
             Update::Trouble(Trouble::Forbidden(text)) => self.rights.refused(right, text),
@@ -177,8 +184,8 @@ impl Reports {
     fn object(&self, service: &ServiceKey, pod: Option<&OwnPod>) -> ServiceL2Status {
         let labels = BTreeMap::from([
             (NODE_LABEL.to_owned(), self.node.to_string()),
-            (SERVICE_LABEL.to_owned(), service.name.clone()),
-            (NAMESPACE_LABEL.to_owned(), service.namespace.clone()),
+            (SERVICE_LABEL.to_owned(), service.name.to_string()),
+            (NAMESPACE_LABEL.to_owned(), service.namespace.to_string()),
         ]);
         let metadata = ObjectMeta {
             generate_name: Some("l2-".to_owned()),
@@ -207,12 +214,6 @@ fn needed_for(write: &Write) -> Right {
         Write::Adopt { .. } => Right { verb: "patch", resource: RESOURCE },
         Write::Delete { .. } => Right { verb: "delete", resource: RESOURCE },
     }
-}
-
-fn trim(object: &mut ServiceL2Status) {
-    let metadata = std::mem::take(&mut object.metadata);
-    let ObjectMeta { name, namespace, labels, owner_references, .. } = metadata;
-    object.metadata = ObjectMeta { name, namespace, labels, owner_references, ..ObjectMeta::default() };
 }
 
 fn owner(pod: &OwnPod) -> OwnerReference {

@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use garpike_controller_api::config::{Config, Exclusion, Request};
+use garpike_controller_api::config::{Config, Exclusion};
 use garpike_controller_api::{Move, Objects, Problem, Scope, Severity, Source as Place, desired, validate};
 use garpike_election::{Desired, NodeName};
+use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
+
+use cluster::Index;
 
 /// What was read, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub enum Origin {
 }
 
 /// How objects become [`Desired`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Which objects are ours.
     pub scope: Scope,
@@ -55,7 +58,7 @@ pub struct Rules {
 }
 
 /// What the exclude label of a node does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExcludeLabel {
     /// The node owns nothing.
     Excludes,
@@ -73,32 +76,32 @@ impl Snapshot {
 impl Rules {
     /// What the objects of a directory mean at `now`.
     fn judge(&self, objects: &Objects, now: SystemTime) -> Snapshot {
-        self.judge_as(objects, now, |_| {})
+        let (config, problems) = self.validate(objects);
+        snapshot(&config, problems, now)
     }
 
     /// What the objects of a cluster mean at `now`. An address is the controller's to give, so what Services ask for
     /// counts for nothing here, and those without an address are not wanted yet.
-    fn judge_cluster(&self, objects: &Objects, now: SystemTime) -> Snapshot {
-        self.judge_as(objects, now, |config| {
-            config.services.retain(|_, service| service.held.is_some());
-            for service in config.services.values_mut() {
-                service.request = Request::Any;
-            }
-        })
+    fn judge_cluster(&self, index: &mut Index, now: SystemTime) -> Snapshot {
+        let (config, problems) = index.config(|objects| self.validate(objects));
+        snapshot(config, problems, now)
     }
 
-    fn judge_as(&self, objects: &Objects, now: SystemTime, correct: impl FnOnce(&mut Config)) -> Snapshot {
-        let (mut config, mut problems) = validate(objects, &self.scope);
+    fn validate(&self, objects: &Objects) -> (Config, Vec<Problem>) {
+        let (mut config, problems) = validate(objects, &self.scope);
         if self.exclude_label == ExcludeLabel::Ignored {
             for node in config.nodes.values_mut() {
                 node.excluded = node.excluded.filter(|exclusion| *exclusion != Exclusion::Label);
             }
         }
-        correct(&mut config);
-        let (desired, moves, complaints) = desired(&config, now);
-        problems.extend(complaints);
-        Snapshot { desired: Arc::new(desired), drained: config.drained, moves, problems, origin: Origin::Live }
+        (config, problems)
     }
+}
+
+fn snapshot(config: &Config, mut problems: Vec<Problem>, now: SystemTime) -> Snapshot {
+    let (desired, moves, complaints) = desired(config, now);
+    problems.extend(complaints);
+    Snapshot { desired: Arc::new(desired), drained: config.drained.clone(), moves, problems, origin: Origin::Live }
 }
 
 /// Logs what operators asked for, and the problems, that `last` did not have.

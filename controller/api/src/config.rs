@@ -13,7 +13,7 @@ use crate::objects::{Source, Sourced};
 use crate::overrides::ChosenOwner;
 use crate::problem::FieldPath;
 use crate::sharing::Sharing;
-use crate::{AddressRange, Family, Labels, Selector};
+use crate::{AddressRange, Family, Labels, Selector, ServingEndpoints};
 
 /// Everything that people configured and that is right.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,7 @@ impl Pool {
     /// Whether Services like `service` may have its addresses.
     pub fn admits(&self, service: &Service) -> bool {
         let Some(kept_for) = &self.kept_for else { return true };
-        let namespace = kept_for.namespaces.as_ref().is_none_or(|names| names.contains(&service.key.namespace));
+        let namespace = kept_for.namespaces.as_ref().is_none_or(|names| names.contains(&*service.key.namespace));
         let selectors = &kept_for.service_selectors;
         namespace && (selectors.is_empty() || service.labels.match_any(selectors))
     }
@@ -202,7 +202,7 @@ impl Advertisement {
 }
 
 /// A Service of `type: LoadBalancer`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its namespace and name.
     pub key: ServiceKey,
@@ -221,7 +221,9 @@ pub struct Service {
     /// With whom it may share an address.
     pub sharing: Sharing,
     /// The node that was chosen as owner of its addresses, whether or not the time of the choice is over.
-    pub chosen: Option<Sourced<ChosenOwner>>,
+    pub chosen: Option<Box<Sourced<ChosenOwner>>>,
+    /// Which endpoints serve what comes to a node.
+    pub traffic_policy: TrafficPolicy,
     /// Where what comes to its addresses can be served.
     pub endpoints: Endpoints,
     /// Where it was read.
@@ -234,17 +236,35 @@ impl Service {
         self.held.as_ref().is_some_and(|held| held.holder == holder)
     }
 
+    /// Takes which endpoints can serve.
+    pub fn serve_by(&mut self, serving: Option<&ServingEndpoints>) {
+        self.endpoints = match (serving.filter(|serving| !serving.is_empty()), self.traffic_policy) {
+            (None, _) => Endpoints::Nowhere,
+            (Some(serving), TrafficPolicy::Local) => Endpoints::Local(Box::new(serving.local())),
+            (Some(_), TrafficPolicy::Cluster) => Endpoints::Anywhere,
+        };
+    }
+
     /// What orders Services by age: by the time they were made, where that is known, then by name.
     pub fn age(&self) -> impl Ord + use<'_> {
         (self.created.is_none(), &self.created, &self.key)
     }
 }
 
+/// The `externalTrafficPolicy` of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All of them.
+    Cluster,
+    /// Those on that node.
+    Local,
+}
+
 /// Addresses that a Service has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The addresses in their order, each once; at least one.
-    pub addresses: Vec<ServiceIp>,
+    pub addresses: Box<[ServiceIp]>,
     /// Who says so.
     pub holder: Holder,
     /// Where it was read.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use garpike_election::{Address, Desired, Endpoints, Placement, ServiceIp, ServiceKey};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Advertisement, Config, Holder, Pool, Request, Service};
 use crate::objects::{Source, Sourced};
@@ -14,7 +15,7 @@ use crate::overrides::{ChosenOwner, OWNER_ANNOTATION};
 use crate::problem::{FieldPath, Problem};
 
 /// A choice of an owner that is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     /// The Services that it moves, the oldest first: all that are connected by shared addresses.
     pub services: Vec<ServiceKey>,
@@ -23,6 +24,7 @@ pub struct Move {
     /// Where to, and until when.
     pub chosen: ChosenOwner,
     /// Where that is written.
+    #[serde(skip)]
     pub source: Source,
 }
 
@@ -213,7 +215,7 @@ fn chosen<'a>(
 ) -> Option<&'a Sourced<ChosenOwner>> {
     let mut first: Option<(&ServiceKey, &Sourced<ChosenOwner>)> = None;
     for Service { key, chosen, .. } in group.iter().map(|binding| binding.service) {
-        let Some(sourced @ Sourced { object: chosen, source }) = chosen else { continue };
+        let Some(sourced @ Sourced { object: chosen, source }) = chosen.as_deref() else { continue };
         let mut tell = |problem: Problem| {
             let problem = problem.at(FieldPath::annotation(OWNER_ANNOTATION)).value(chosen);
             problems.push(source.locate(problem).of(subject(key)));

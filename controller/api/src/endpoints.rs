@@ -7,17 +7,16 @@ use std::collections::BTreeSet;
 
 use garpike_election::{LocalEndpoints, NodeName};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde::{Deserialize, Serialize};
 
 use crate::ObjectKey;
 
-/// The endpoints of a Service that can serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The endpoints of a Service that can serve. Small: a speaker holds those of every Service of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServingEndpoints {
-    /// The nodes with one that is ready.
-    pub ready: BTreeSet<NodeName>,
-    /// The nodes with one that terminates and still serves.
-    pub terminating: BTreeSet<NodeName>,
+    /// The nodes with one that is ready, in order, each once.
+    pub ready: Box<[NodeName]>,
+    /// The nodes with one that terminates and still serves, in order, each once.
+    pub terminating: Box<[NodeName]>,
     /// Whether there is one without a node.
     pub unplaced: bool,
 }
@@ -25,7 +24,7 @@ pub struct ServingEndpoints {
 impl ServingEndpoints {
     /// Those of one slice.
     pub fn of(slice: &EndpointSlice) -> Self {
-        let mut serving = Self::default();
+        let (mut all_ready, mut terminating, mut unplaced) = (BTreeSet::new(), BTreeSet::new(), false);
         for endpoint in &slice.endpoints {
             let conditions = endpoint.conditions.as_ref();
             // Nothing said means yes for `ready`, and counts for nothing here for `serving`.
@@ -34,19 +33,30 @@ impl ServingEndpoints {
             let node = endpoint.node_name.as_deref().and_then(|name| NodeName::new(name).ok());
             match node {
                 _ if !ready && !serves => {}
-                None => serving.unplaced = true,
-                Some(node) if ready => drop(serving.ready.insert(node)),
-                Some(node) => drop(serving.terminating.insert(node)),
+                None => unplaced = true,
+                Some(node) if ready => drop(all_ready.insert(node)),
+                Some(node) => drop(terminating.insert(node)),
             }
         }
-        serving
+        Self { ready: all_ready.into_iter().collect(), terminating: terminating.into_iter().collect(), unplaced }
     }
 
     /// Takes in those of another slice of the same Service.
     pub fn extend(&mut self, other: &Self) {
-        self.ready.extend(other.ready.iter().cloned());
-        self.terminating.extend(other.terminating.iter().cloned());
+        let both = |a: &[NodeName], b: &[NodeName]| a.iter().chain(b).cloned().collect::<BTreeSet<_>>();
+        self.ready = both(&self.ready, &other.ready).into_iter().collect();
+        self.terminating = both(&self.terminating, &other.terminating).into_iter().collect();
         self.unplaced |= other.unplaced;
+    }
+
+    /// Has each name of a node once in memory, however many Services it serves.
+    pub fn share_names(&mut self, known: &mut BTreeSet<NodeName>) {
+        for name in self.ready.iter_mut().chain(&mut self.terminating) {
+            match known.get(name) {
+                Some(known) => *name = known.clone(),
+                None => drop(known.insert(name.clone())),
+            }
+        }
     }
 
     /// Whether no endpoint can serve.
@@ -56,7 +66,9 @@ impl ServingEndpoints {
 
     /// The nodes that can serve by themselves.
     pub(crate) fn local(&self) -> LocalEndpoints {
-        LocalEndpoints { ready: self.ready.clone(), terminating: &self.terminating - &self.ready }
+        let ready: BTreeSet<NodeName> = self.ready.iter().cloned().collect();
+        let terminating = self.terminating.iter().filter(|node| !ready.contains(*node)).cloned().collect();
+        LocalEndpoints { ready, terminating }
     }
 }
 
@@ -94,10 +106,10 @@ mod tests {
         assert_eq!(service_of(&slice), Some(ObjectKey { namespace: "default".to_owned(), name: "web".to_owned() }));
 
         let serving = ServingEndpoints::of(&slice);
-        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<NodeName>>();
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Box<[NodeName]>>();
         assert_eq!((&serving.ready, serving.unplaced), (&names(&["ready", "said-nothing"]), false));
         assert_eq!(serving.terminating, names(&["ends", "ready"]));
-        assert_eq!(serving.local().terminating, names(&["ends"]));
+        assert_eq!(serving.local().terminating, BTreeSet::from(["ends".parse().unwrap()]));
     }
 
     #[test]

@@ -37,4 +37,4 @@ pub use problem::{FieldPath, Problem, Severity};
 pub use range::{AddressRange, Family, InvalidRange};
 pub use selector::{InvalidSelector, Labels, Selector};
 pub use sharing::{Clash, Port, Protocol, Sharing, SharingKey, UnknownProtocol};
-pub use validate::{Claim, Scope, invalid_community, judge_community, judge_service, validate};
+pub use validate::{Claim, Scope, invalid_community, judge_community, judge_held, judge_service, validate};

@@ -121,13 +121,13 @@ impl ObjectKey {
 
 impl From<&ObjectKey> for ServiceKey {
     fn from(key: &ObjectKey) -> Self {
-        Self { namespace: key.namespace.clone(), name: key.name.clone() }
+        Self::new(&*key.namespace, &*key.name)
     }
 }
 
 impl From<&ServiceKey> for ObjectKey {
     fn from(key: &ServiceKey) -> Self {
-        Self { namespace: key.namespace.clone(), name: key.name.clone() }
+        Self { namespace: key.namespace.to_string(), name: key.name.to_string() }
     }
 }
 
@@ -158,21 +158,25 @@ impl<T> Sourced<T> {
 
 /// Where an object comes from. The default is no file: the Kubernetes API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    file: Option<Arc<str>>,
-    lines: Arc<Lines>,
+pub struct Source(Option<Arc<Place>>);
+
+/// Where in a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    file: Arc<str>,
+    lines: Lines,
 }
 
 impl Source {
     pub(crate) fn new(file: Arc<str>, lines: Lines) -> Self {
-        Self { file: Some(file), lines: Arc::new(lines) }
+        Self(Some(Arc::new(Place { file, lines })))
     }
 
     /// Names file and line in `problem`.
     #[must_use]
     pub fn locate(&self, problem: Problem) -> Problem {
-        match &self.file {
-            Some(file) => self.lines.locate(problem, file.clone()),
+        match &self.0 {
+            Some(place) => place.lines.locate(problem, place.file.clone()),
             None => problem,
         }
     }
@@ -180,8 +184,8 @@ impl Source {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(f, "{file}:{}", self.lines.line()),
+        match &self.0 {
+            Some(place) => write!(f, "{}:{}", place.file, place.lines.line()),
             None => f.write_str("the cluster"),
         }
     }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use garpike_election::{InvalidNodeName, NodeName};
 use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// On a Node: `"true"` while its addresses are to be elsewhere.
@@ -18,7 +19,7 @@ pub const DRAIN_ANNOTATION: &str = "garpike.io/drain";
 pub const OWNER_ANNOTATION: &str = "garpike.io/owner";
 
 /// The node that is to own the addresses of a Service for a while, written `NODE@TIME`, the time as in RFC 3339.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChosenOwner {
     /// The node.
     pub node: NodeName,

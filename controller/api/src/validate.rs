@@ -15,6 +15,7 @@ use std::fmt;
 use garpike_election::NodeName;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Exclusion, Node};
 use crate::manifests::SYSTEM_NAMESPACE;
@@ -23,10 +24,10 @@ use crate::problem::{FieldPath, Problem, Severity};
 use crate::{Labels, Selector};
 
 pub use communities::{invalid_community, judge_community};
-pub use services::{Claim, judge_service};
+pub use services::{Claim, judge_held, judge_service};
 
 /// Which objects are ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// The namespace whose pools and advertisements count.
     pub namespace: String,

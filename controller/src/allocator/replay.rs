@@ -274,7 +274,7 @@ fn parse(step: &str) -> (Verb, Service) {
                 service.sharing.ports.insert(port);
             }
             "from" => service.pool = Some(PoolName(value.to_owned())),
-            "ns" => service.key.namespace = value.to_owned(),
+            "ns" => service.key = ServiceKey::new(value, &*service.key.name),
             "label" => service.labels = Labels([("team".to_owned(), value.to_owned())].into()),
             other => panic!("{other} in {step}"),
         }

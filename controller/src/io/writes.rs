@@ -51,7 +51,8 @@ pub(crate) async fn service(client: Client, write: Write, body: Vec<u8>) -> (Wri
     (write, outcome)
 }
 
-async fn put(client: Client, ServiceKey { namespace, name }: &ServiceKey, body: Vec<u8>) -> Result<Outcome, String> {
+async fn put(client: Client, service: &ServiceKey, body: Vec<u8>) -> Result<Outcome, String> {
+    let (namespace, name) = (&service.namespace, &service.name);
     let seconds = REQUEST_WITHIN.as_secs();
     let path = format!(
         "/api/v1/namespaces/{namespace}/services/{name}/status?fieldManager={FIELD_MANAGER}&timeout={seconds}s"
@@ -101,7 +102,7 @@ pub(crate) enum ConditionOutcome {
 
 /// Applies a condition to the status of a Service.
 pub(crate) async fn condition(client: Client, write: ConditionWrite) -> (ServiceKey, ConditionOutcome) {
-    let ServiceKey { namespace, name } = &write.service;
+    let (namespace, name) = (&write.service.namespace, &write.service.name);
     let api: Api<RawService> = Api::namespaced(client, namespace);
     let parameters = PatchParams::apply(CONDITION_MANAGER).force();
     let patch = Patch::Apply(write.body(Timestamp::now()));

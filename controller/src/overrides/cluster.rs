@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn of_services_that_share_addresses_the_oldest_says_who_owns_them() {
-        let [old, young] = ["old", "young"].map(|name| ServiceKey { namespace: "d".to_owned(), name: name.to_owned() });
+        let [old, young] = ["old", "young"].map(|name| ServiceKey::new("d", name));
         let chosen =
             ChosenOwner { node: "n2".parse().unwrap(), until: UNIX_EPOCH + Duration::from_secs(2_000_000_000) };
         let group = Group { services: vec![old.clone(), young.clone()], ..Group::default() };

@@ -94,7 +94,8 @@ impl Overrides {
             let metadata = Metadata { namespace: None, name, annotations: [(DRAIN_ANNOTATION, value)].into() };
             push(&mut text, "Node", metadata)?;
         }
-        for (ServiceKey { namespace, name }, value) in &self.services {
+        for (key, value) in &self.services {
+            let (namespace, name) = (&*key.namespace, &*key.name);
             let annotations = [(OWNER_ANNOTATION, value)].into();
             push(&mut text, "Service", Metadata { namespace: Some(namespace), name, annotations })?;
         }

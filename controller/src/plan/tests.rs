@@ -265,7 +265,7 @@ fn after(plan: &Plan) -> Vec<String> {
 
 fn refusals(plan: &Plan) -> Vec<(String, Refusal)> {
     let refused = plan.services.iter().filter_map(|(key, outcome)| Some((key, outcome.refusal.clone()?)));
-    refused.map(|(key, refusal)| (key.name.clone(), refusal)).collect()
+    refused.map(|(key, refusal)| (key.name.to_string(), refusal)).collect()
 }
 
 fn name(name: &str) -> Option<PoolName> {

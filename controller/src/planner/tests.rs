@@ -68,7 +68,7 @@ fn an_address_is_free_for_others_only_when_nobody_sees_it_any_more() {
         Observed { version: 2, wish: Wish::Nothing, ..has(service("a"), &["10.0.0.0"], "p") },
     );
     let write = planner.poll_write().unwrap();
-    assert_eq!((write.service.name.as_str(), write.addresses.len(), &write.pool), ("a", 0, &None));
+    assert_eq!((&*write.service.name, write.addresses.len(), &write.pool), ("a", 0, &None));
     assert_eq!(planner.poll_write(), None, "until that is written, nobody is given the address");
     planner.handle_written(&write, 3);
 

@@ -90,7 +90,7 @@ impl ConditionWrite {
             last_transition_time: Time(at),
             observed_generation: self.generation,
         });
-        let ServiceKey { namespace, name } = &self.service;
+        let (namespace, name) = (&self.service.namespace, &self.service.name);
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": name, "namespace": namespace},

@@ -62,7 +62,7 @@ fn of_service(problem: &Problem) -> Option<(ServiceKey, String)> {
         Severity::Warning | Severity::Note => return None,
     }
     let (namespace, name) = problem.object.as_deref()?.strip_prefix("Service ")?.split_once('/')?;
-    let service = ServiceKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    let service = ServiceKey::new(namespace, name);
     let text = Problem { file: None, line: None, object: None, ..problem.clone() }.to_string();
     Some((service, text))
 }
@@ -104,8 +104,8 @@ pub(super) fn regarding(service: &ServiceKey, services: &Services) -> Regarding 
     Regarding {
         api_version: "v1",
         kind: "Service",
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
         uid: services.uid(service).unwrap_or_default().to_owned(),
     }
 }
@@ -175,7 +175,7 @@ mod tests {
     /// Two nodes, of which some are excluded by the label.
     fn view(excluded: &[&str]) -> View {
         let ip: ServiceIp = "10.0.0.1".parse().unwrap();
-        let services = Box::new([ServiceKey { namespace: "default".to_owned(), name: "web".to_owned() }]);
+        let services = Box::new([ServiceKey::new("default", "web")]);
         let nodes =
             if excluded.len() == 1 { Selection::Only([excluded[0].parse().unwrap()].into()) } else { Selection::All };
         let placements = vec![Placement { nodes, interfaces: Selection::All }];

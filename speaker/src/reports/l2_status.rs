@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use garpike_controller_api::{InterfaceInfo, ServiceL2Status, ServiceL2StatusStatus};
 use garpike_election::{InterfaceName, NodeName, Presence, Selection, ServiceKey};
 use garpike_kubernetes::Update;
-use kube::Resource as _;
 
 use crate::pipeline::View;
 
@@ -28,20 +27,68 @@ pub(crate) enum Write {
     /// Make an object for a Service.
     Create { service: ServiceKey },
     /// Write the status of an object of ours.
-    Report { name: String, status: ServiceL2StatusStatus },
+    Report { service: ServiceKey, name: Box<str>, status: ServiceL2StatusStatus },
     /// Make the object of an earlier pod of this node the present one's, or it goes with that pod.
-    Adopt { name: String },
+    Adopt { service: ServiceKey, name: Box<str> },
     /// Delete an object.
-    Delete { name: String },
+    Delete { service: ServiceKey, name: Box<str> },
+}
+
+impl Write {
+    /// Whose object it is.
+    fn service(&self) -> &ServiceKey {
+        match self {
+            Self::Create { service }
+            | Self::Report { service, .. }
+            | Self::Adopt { service, .. }
+            | Self::Delete { service, .. } => service,
+        }
+    }
+}
+
+/// What is kept of an object: of those of other nodes, whose they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    service: ServiceKey,
+    name: Box<str>,
+    node: Box<str>,
+    own: Option<Own>,
+}
+
+/// What is kept of an object of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Own {
+    /// The uid of the pod that it goes with.
+    owner: Option<Box<str>>,
+    /// The interfaces that it names, if it names the node and the Service too.
+    interfaces: Option<Vec<InterfaceInfo>>,
+}
+
+impl Seen {
+    /// What `node` keeps of an object; `None`: it is not labelled as ours are.
+    pub(crate) fn by(node: &NodeName, object: ServiceL2Status) -> Option<Self> {
+        let ServiceL2Status { metadata, status, .. } = object;
+        let mut labels = metadata.labels?;
+        let service = ServiceKey::new(labels.remove(NAMESPACE_LABEL)?, labels.remove(SERVICE_LABEL)?);
+        let (name, told) = (metadata.name?.into(), labels.remove(NODE_LABEL)?);
+        let own = (told == node.as_str()).then(|| {
+            let owner = metadata.owner_references.into_iter().flatten().next().map(|owner| owner.uid.into());
+            let right = status.filter(|status| {
+                let of = (&*status.node, &*status.service_name, &*status.service_namespace);
+                of == (&*told, &*service.name, &*service.namespace)
+            });
+            Own { owner, interfaces: right.map(|status| status.interfaces) }
+        });
+        Some(Self { service, name, node: told.into(), own })
+    }
 }
 
 /// What is known of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
-    service: ServiceKey,
-    node: String,
-    owner: Option<String>,
-    status: ServiceL2StatusStatus,
+    name: Box<str>,
+    node: Box<str>,
+    own: Option<Own>,
     since: Instant,
 }
 
@@ -62,8 +109,8 @@ pub(crate) struct L2Statuses {
     owned: BTreeMap<ServiceKey, Vec<InterfaceInfo>>,
     /// The members whose speaker runs.
     here: BTreeSet<NodeName>,
-    objects: BTreeMap<String, Known>,
-    names: BTreeMap<ServiceKey, BTreeSet<String>>,
+    /// The objects of each Service.
+    objects: BTreeMap<ServiceKey, Vec<Known>>,
     /// The Services of which something may have to be written.
     open: BTreeSet<ServiceKey>,
     repeated: BTreeMap<ServiceKey, Repeated>,
@@ -78,7 +125,6 @@ impl L2Statuses {
             owned: BTreeMap::new(),
             here: BTreeSet::new(),
             objects: BTreeMap::new(),
-            names: BTreeMap::new(),
             open: BTreeSet::new(),
             repeated: BTreeMap::new(),
             listed: false,
@@ -111,51 +157,42 @@ impl L2Statuses {
     }
 
     /// Takes what the API server tells of the objects.
-    pub(crate) fn handle_update(&mut self, update: Update<ServiceL2Status>, now: Instant) {
+    pub(crate) fn handle_update(&mut self, update: Update<Option<Seen>>, now: Instant) {
         match update {
             Update::All(objects) => {
                 self.listed = true;
-                self.objects.clear();
-                self.names.clear();
-                for object in objects {
-                    self.learn(&object, now);
+                let before = std::mem::take(&mut self.objects);
+                for seen in objects.into_iter().flatten() {
+                    let known = before.get(&seen.service).into_iter().flatten();
+                    let since = known.filter(|known| known.name == seen.name).map(|known| known.since).next();
+                    self.learn(seen, since.unwrap_or(now));
                 }
                 // Those of Services that nobody holds any more too.
-                self.open.extend(self.names.keys().cloned());
+                self.open.extend(self.objects.keys().cloned());
                 self.open.extend(self.owned.keys().cloned());
             }
-            Update::Applied(object) => self.learn(&object, now),
-            Update::Gone(object) => self.handle_gone(object.meta().name.as_deref().unwrap_or_default()),
-            Update::Trouble(_) => {}
+            Update::Applied(Some(seen)) => self.learn(seen, now),
+            Update::Gone(Some(seen)) => self.handle_gone(seen.service, &seen.name),
+            Update::Applied(None) | Update::Gone(None) | Update::Trouble(_) => {}
         }
     }
 
-    /// Takes an object as the API server has it.
-    pub(crate) fn learn(&mut self, object: &ServiceL2Status, now: Instant) {
-        let metadata = object.meta();
-        let label = |label: &str| metadata.labels.as_ref().and_then(|labels| labels.get(label)).cloned();
-        let (Some(node), Some(name), Some(namespace), Some(object_name)) =
-            (label(NODE_LABEL), label(SERVICE_LABEL), label(NAMESPACE_LABEL), metadata.name.clone())
-        else {
-            return;
-        };
-        let service = ServiceKey { namespace, name };
-        let owner = metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).next();
-        let since = self.objects.get(&object_name).map_or(now, |known| known.since);
-        let status = object.status.clone().unwrap_or_default();
+    /// Takes an object as the API server has it; it was not there before `since` unless it is known.
+    pub(crate) fn learn(&mut self, Seen { service, name, node, own }: Seen, since: Instant) {
         self.open.insert(service.clone());
-        self.names.entry(service.clone()).or_default().insert(object_name.clone());
-        self.objects.insert(object_name, Known { service, node, owner, status, since });
+        let objects = self.objects.entry(service).or_insert_with(|| Vec::with_capacity(1));
+        match objects.iter_mut().find(|known| known.name == name) {
+            Some(known) => (known.node, known.own) = (node, own),
+            None => objects.push(Known { name, node, own, since }),
+        }
     }
 
     /// An object is gone.
-    pub(crate) fn handle_gone(&mut self, name: &str) {
-        let Some(Known { service, .. }) = self.objects.remove(name) else { return };
-        if let Some(names) = self.names.get_mut(&service) {
-            names.remove(name);
-            if names.is_empty() {
-                self.names.remove(&service);
-            }
+    pub(crate) fn handle_gone(&mut self, service: ServiceKey, name: &str) {
+        let Some(objects) = self.objects.get_mut(&service) else { return };
+        objects.retain(|known| *known.name != *name);
+        if objects.is_empty() {
+            self.objects.remove(&service);
         }
         self.open.insert(service);
     }
@@ -189,17 +226,9 @@ impl L2Statuses {
 
     /// A write that has failed is due again.
     pub(crate) fn retry(&mut self, write: &Write) {
-        let service = match write {
-            Write::Create { service } => Some(service.clone()),
-            Write::Report { name, .. } | Write::Adopt { name } | Write::Delete { name } => {
-                self.objects.get(name).map(|known| known.service.clone())
-            }
-        };
-        if let Some(service) = service {
-            // What has not happened was not repeated.
-            self.repeated.remove(&service);
-            self.open.insert(service);
-        }
+        // What has not happened was not repeated.
+        self.repeated.remove(write.service());
+        self.open.insert(write.service().clone());
     }
 
     /// Whether something remains to be done, be it later.
@@ -208,37 +237,36 @@ impl L2Statuses {
     }
 
     fn judge(&self, service: &ServiceKey, now: Instant) -> Due {
-        let objects = self.names.get(service).into_iter().flatten();
-        let objects: Vec<(&String, &Known)> =
-            objects.filter_map(|name| Some((name, self.objects.get(name)?))).collect();
-        let own = || objects.iter().filter(|(_, known)| known.node == self.node.as_str());
+        let objects = self.objects.get(service).map(Vec::as_slice).unwrap_or_default();
+        let delete = |known: &Known| Due::Write(Write::Delete { service: service.clone(), name: known.name.clone() });
+        let mut own = objects.iter().filter_map(|known| Some((known, known.own.as_ref()?)));
         let Some(interfaces) = self.owned.get(service) else {
-            return own().next().map_or(Due::Nothing, |(name, _)| Due::Write(Write::Delete { name: (*name).clone() }));
+            return own.next().map_or(Due::Nothing, |(known, _)| delete(known));
         };
         let rested = self.repeated.get(service).is_none_or(|repeated| now >= repeated.last + repeated.pause());
-        let Some((name, known)) = own().next() else {
+        let Some((known, Own { owner, interfaces: named })) = own.next() else {
             return if rested { Due::Write(Write::Create { service: service.clone() }) } else { Due::Later };
         };
-        if self.pod.is_some() && known.owner != self.pod {
-            return Due::Write(Write::Adopt { name: (*name).clone() });
+        if self.pod.is_some() && owner.as_deref() != self.pod.as_deref() {
+            return Due::Write(Write::Adopt { service: service.clone(), name: known.name.clone() });
         }
-        let status = ServiceL2StatusStatus {
-            node: self.node.to_string(),
-            service_name: service.name.clone(),
-            service_namespace: service.namespace.clone(),
-            interfaces: interfaces.clone(),
-        };
-        if known.status != status {
-            return Due::Write(Write::Report { name: (*name).clone(), status });
+        if named.as_ref() != Some(interfaces) {
+            let status = ServiceL2StatusStatus {
+                node: self.node.to_string(),
+                service_name: service.name.to_string(),
+                service_namespace: service.namespace.to_string(),
+                interfaces: interfaces.clone(),
+            };
+            return Due::Write(Write::Report { service: service.clone(), name: known.name.clone(), status });
         }
-        if let Some((name, _)) = own().nth(1) {
-            return Due::Write(Write::Delete { name: (*name).clone() });
+        if let Some((known, _)) = own.next() {
+            return delete(known);
         }
         let mut due = Due::Nothing;
-        for (name, known) in objects.iter().filter(|(_, known)| known.node != self.node.as_str()) {
+        for known in objects.iter().filter(|known| known.own.is_none()) {
             let lives = NodeName::new(&known.node).is_ok_and(|node| self.here.contains(&node));
             if rested && (!lives || now >= known.since + OWN_AFFAIR) {
-                return Due::Write(Write::Delete { name: (*name).clone() });
+                return delete(known);
             }
             due = Due::Later;
         }

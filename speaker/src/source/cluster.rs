@@ -6,16 +6,16 @@
 
 mod index;
 pub mod saved;
+mod seen;
 mod trim;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use garpike_controller_api::{ObjectKey, Objects, Problem, Severity, Sourced};
+use garpike_controller_api::{Problem, Scope, Severity};
 use garpike_election::ServiceKey;
-use garpike_kubernetes::{Trouble, follow};
-use k8s_openapi::api::core::v1::Service;
+use garpike_kubernetes::{Trouble, follow, follow_as};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -27,13 +27,14 @@ use super::{Origin, Rules, Snapshot, now, report};
 use crate::metrics;
 pub use index::{Index, Input, Kind, News, Watch};
 use saved::StateDir;
+pub use seen::{SeenService, SeenSlice};
 
 /// The watches, and what is made of what they tell.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     rules: Rules,
     index: Index,
-    /// Where the objects are kept for the next start.
+    /// Where their meaning is kept for the next start.
     state_dir: Option<StateDir>,
     on_disk: OnDisk,
     snapshots: watch::Sender<Snapshot>,
@@ -48,7 +49,7 @@ pub(crate) struct Cluster {
     save_at: Option<Instant>,
 }
 
-/// Whether the newest objects are on disk.
+/// Whether the newest snapshot is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnDisk {
     Newest,
@@ -57,18 +58,11 @@ enum OnDisk {
 
 /// The `metadata.uid` of each Service, without which `kubectl describe` finds no event.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Services(BTreeMap<ServiceKey, String>);
+pub(crate) struct Services(BTreeMap<ServiceKey, Box<str>>);
 
 impl Services {
-    fn of(objects: &Objects) -> Self {
-        let uid = |(key, sourced): (&ObjectKey, &Sourced<Service>)| {
-            Some((ServiceKey::from(key), sourced.object.metadata.uid.clone()?))
-        };
-        Self(objects.services.iter().filter_map(uid).collect())
-    }
-
     pub(crate) fn uid(&self, service: &ServiceKey) -> Option<&str> {
-        self.0.get(service).map(String::as_str)
+        self.0.get(service).map(AsRef::as_ref)
     }
 }
 
@@ -115,7 +109,7 @@ impl Cluster {
 
     /// Follows the cluster until `stop`.
     pub(crate) async fn run(mut self, client: Client, stop: CancellationToken) {
-        let mut inputs = inputs(client, &self.rules.scope.namespace);
+        let mut inputs = inputs(client, self.rules.scope.clone());
         let fall_back = tokio::time::sleep(FALL_BACK_AFTER);
         tokio::pin!(fall_back);
         let mut may_fall_back = true;
@@ -147,7 +141,7 @@ impl Cluster {
             }
             changed
         });
-        let first = self.snapshots.borrow().origin != Origin::Live && self.index.objects().is_some();
+        let first = self.snapshots.borrow().origin != Origin::Live && self.index.is_synced();
         if news == News::Yes || first {
             self.judge_at.get_or_insert_with(|| self.not_before.max(Instant::now() + SETTLE));
         }
@@ -155,15 +149,22 @@ impl Cluster {
 
     fn judge(&mut self) {
         self.judge_at = None;
+        if !self.index.is_synced() {
+            return;
+        }
         let begun = Instant::now();
-        let Some(objects) = self.index.objects() else { return };
-        let mut next = self.rules.judge_cluster(objects, now());
-        next.problems.extend(self.index.problems());
+        let next = self.rules.judge_cluster(&mut self.index, now());
         metrics::objects_judged();
         self.not_before = Instant::now() + (begun.elapsed() * REST).min(LONGEST_REST);
         self.on_disk = OnDisk::Older;
         self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
-        self.services.send_replace(Services::of(objects));
+        self.services.send_if_modified(|services| {
+            let changed = services.0 != *self.index.uids();
+            if changed {
+                services.0 = self.index.uids().clone();
+            }
+            changed
+        });
         let configuration = Some(configuration_errors(&next));
         self.configuration.send_if_modified(|current| {
             let changed = *current != configuration;
@@ -176,13 +177,13 @@ impl Cluster {
     /// Writes what is known to disk if it has changed, else notes that it is still so.
     fn save(&mut self) {
         self.save_at = None;
-        let (Some(state_dir), Some(objects)) = (&self.state_dir, self.index.objects()) else { return };
+        let Some(state_dir) = self.state_dir.as_ref().filter(|_| self.index.is_synced()) else { return };
         self.save_at = Some(Instant::now() + SAVE_EVERY);
         if !self.index.is_live() {
             return;
         }
         let written = match self.on_disk {
-            OnDisk::Older => state_dir.write(objects),
+            OnDisk::Older => state_dir.write(&self.rules, &self.snapshots.borrow()),
             OnDisk::Newest => state_dir.touch(),
         };
         self.on_disk = if written.is_ok() { OnDisk::Newest } else { OnDisk::Older };
@@ -193,21 +194,20 @@ impl Cluster {
 
     /// Goes by what was known at the last run, as long as the API server has not told everything.
     fn fall_back(&mut self) {
-        if self.index.objects().is_some() {
+        if self.index.is_synced() {
             return;
         }
         let Some(state_dir) = &self.state_dir else {
             return warn!("waiting for the Kubernetes API; without --state-dir nothing is known from before");
         };
-        match state_dir.read(now()) {
-            Ok((objects, at)) => {
-                let snapshot = self.rules.judge_cluster(&objects, now());
+        match state_dir.read(&self.rules, now()) {
+            Ok((snapshot, at)) => {
                 warn!(
                     addresses = snapshot.desired.addresses.len(),
                     known = %humantime::format_rfc3339_seconds(at),
                     "the Kubernetes API does not answer: starting from what this speaker knew last"
                 );
-                publish(&self.snapshots, Snapshot { origin: Origin::Saved { at }, ..snapshot });
+                publish(&self.snapshots, snapshot);
             }
             Err(error) => warn!(%error, "the Kubernetes API does not answer, and there is nothing to start from"),
         }
@@ -221,15 +221,17 @@ impl Cluster {
 }
 
 /// What all watches tell, in one stream.
-fn inputs(client: Client, namespace: &str) -> BoxStream<'static, Input> {
+fn inputs(client: Client, scope: Scope) -> BoxStream<'static, Input> {
+    let namespace = scope.namespace.clone();
     let load_balancers = watcher::Config::default().fields("spec.type=LoadBalancer");
     let any = watcher::Config::default;
-    let services = follow(Api::all(client.clone()), load_balancers, trim::service).map(Input::Service);
-    let slices = follow(Api::all(client.clone()), any(), trim::slice).map(Input::Slice);
+    let judge = move |service| SeenService::new(service, &scope);
+    let services = follow_as(Api::all(client.clone()), load_balancers, judge).map(Input::Service);
+    let slices = follow_as(Api::all(client.clone()), any(), |slice| SeenSlice::new(&slice)).map(Input::Slice);
     let nodes = follow(Api::all(client.clone()), any(), trim::node).map(Input::Node);
-    let pools = follow(Api::namespaced(client.clone(), namespace), any(), trim::pool).map(Input::Pool);
+    let pools = follow(Api::namespaced(client.clone(), &namespace), any(), trim::pool).map(Input::Pool);
     let advertisements =
-        follow(Api::namespaced(client, namespace), any(), trim::advertisement).map(Input::Advertisement);
+        follow(Api::namespaced(client, &namespace), any(), trim::advertisement).map(Input::Advertisement);
     let all = [services.boxed(), slices.boxed(), nodes.boxed(), pools.boxed(), advertisements.boxed()];
     stream::select_all(all).boxed()
 }

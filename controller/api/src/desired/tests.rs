@@ -365,7 +365,7 @@ fn asking(name: &str, ips: &str) -> String {
 }
 
 fn key(name: &str) -> ServiceKey {
-    ServiceKey { namespace: "default".to_owned(), name: name.to_owned() }
+    ServiceKey::new("default", name)
 }
 
 fn ip(text: &str) -> ServiceIp {

@@ -46,13 +46,13 @@ pub(super) fn chosen_owner(
     key: &ObjectKey,
     metadata: &ObjectMeta,
     source: &Source,
-    objects: &Objects,
+    overriding: Option<&Sourced<ObjectMeta>>,
     problems: &mut Vec<Problem>,
-) -> Option<Sourced<ChosenOwner>> {
-    let written = annotation(OWNER_ANNOTATION, objects.service_overrides.get(key), Some((metadata, source)));
+) -> Option<Box<Sourced<ChosenOwner>>> {
+    let written = annotation(OWNER_ANNOTATION, overriding, Some((metadata, source)));
     let (value, source) = written.filter(|(value, _)| !value.is_empty())?;
     match value.parse() {
-        Ok(chosen) => Some(Sourced { object: chosen, source: source.clone() }),
+        Ok(chosen) => Some(Box::new(Sourced { object: chosen, source: source.clone() })),
         Err(error) => {
             let problem = Problem::error(format!("{error}; it has no effect")).value(value);
             let problem = problem.at(FieldPath::annotation(OWNER_ANNOTATION));

@@ -7,11 +7,11 @@ use garpike_election::{Endpoints, InvalidServiceIp, ServiceIp, ServiceKey};
 use k8s_openapi::api::core::v1::{Service as ServiceObject, ServiceSpec, ServiceStatus};
 
 use super::{Complaints, Scope, Subject, overrides};
-use crate::config::{Families, Held, Holder, PoolName, Pools, Request, Service};
+use crate::Family;
+use crate::config::{Families, Held, Holder, PoolName, Pools, Request, Service, TrafficPolicy};
 use crate::objects::{ObjectKey, Objects, Source, Sourced};
 use crate::problem::{FieldPath, Problem};
 use crate::sharing::{Port, Sharing, SharingKey};
-use crate::{Family, ServingEndpoints};
 
 /// What a Service is to us.
 #[derive(Clone, Debug)]
@@ -43,11 +43,31 @@ pub fn judge_service(
     }
     let held = held(key, sourced, None, &mut problems);
     let mut complaints = Complaints::new(Subject { kind: "Service", key }, &sourced.source, &mut problems);
-    let claim = match read(key, sourced, &spec, held, pools, &mut complaints) {
-        Some(service) => Claim::Ours(Box::new(service)),
+    let claim = match read(key, sourced, &spec, held, &mut complaints) {
+        Some(service) => Claim::Ours(Box::new(asked(service, &sourced.object, &spec, pools, &mut complaints))),
         None => Claim::Broken,
     };
     (claim, problems)
+}
+
+/// What one Service is to who announces the addresses that it has: what it asks for counts for nothing. `None`: it has none
+/// from us.
+pub fn judge_held(key: &ObjectKey, sourced: &Sourced<ServiceObject>, scope: &Scope) -> (Option<Service>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let Some(spec) = ours(&sourced.object, scope) else { return (None, problems) };
+    let Some(held) = held(key, sourced, None, &mut problems) else { return (None, problems) };
+    let Sourced { object, source } = sourced;
+    let chosen = overrides::chosen_owner(key, &object.metadata, source, None, &mut problems);
+    let mut complaints = Complaints::new(Subject { kind: "Service", key }, source, &mut problems);
+    let service = read(key, sourced, &spec, Some(held), &mut complaints);
+    (service.map(|service| Service { chosen, ..service }), problems)
+}
+
+/// The `spec` of a Service that is to have addresses from us.
+fn ours(object: &ServiceObject, scope: &Scope) -> Option<ServiceSpec> {
+    let spec = object.spec.clone().unwrap_or_default();
+    let ours = spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class == scope.load_balancer_class;
+    ours.then_some(spec)
 }
 
 /// The Services that are ours and right.
@@ -59,19 +79,19 @@ pub(super) fn validate(
 ) -> BTreeMap<ServiceKey, Service> {
     let mut services = BTreeMap::new();
     for (key, sourced) in &objects.services {
-        let spec = sourced.object.spec.clone().unwrap_or_default();
-        let ours =
-            spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class == scope.load_balancer_class;
-        if !ours {
-            continue;
-        }
+        let Some(spec) = ours(&sourced.object, scope) else { continue };
         let held = held(key, sourced, objects.statuses.get(key), problems);
-        let chosen = overrides::chosen_owner(key, &sourced.object.metadata, &sourced.source, objects, problems);
-        let mut complaints = Complaints::new(Subject { kind: "Service", key }, &sourced.source, problems);
-        if let Some(service) = read(key, sourced, &spec, held, pools, &mut complaints) {
-            let endpoints =
-                objects.endpoints.as_ref().map_or(Endpoints::Anywhere, |known| endpoints(known.get(key), &spec));
-            services.insert(service.key.clone(), Service { chosen, endpoints, ..service });
+        let Sourced { object, source } = sourced;
+        let overriding = objects.service_overrides.get(key);
+        let chosen = overrides::chosen_owner(key, &object.metadata, source, overriding, problems);
+        let mut complaints = Complaints::new(Subject { kind: "Service", key }, source, problems);
+        if let Some(service) = read(key, sourced, &spec, held, &mut complaints) {
+            let mut service = asked(service, object, &spec, pools, &mut complaints);
+            service.chosen = chosen;
+            if let Some(known) = &objects.endpoints {
+                service.serve_by(known.get(key));
+            }
+            services.insert(service.key.clone(), service);
         }
     }
     services
@@ -98,16 +118,44 @@ pub(super) fn strays(
     strays
 }
 
+/// A Service with what it has and is.
 fn read(
     key: &ObjectKey,
     Sourced { object, source }: &Sourced<ServiceObject>,
     spec: &ServiceSpec,
     held: Option<Held>,
-    pools: &Pools,
     complaints: &mut Complaints<'_>,
 ) -> Option<Service> {
     let families = families(spec, complaints)?;
     let ports = ports(spec, complaints)?;
+    let word = annotation(object, "allow-shared-ip", complaints).map(|(_, word)| word).unwrap_or_default();
+    Some(Service {
+        key: key.into(),
+        labels: object.metadata.labels.clone().into(),
+        created: object.metadata.creation_timestamp.clone(),
+        held,
+        request: Request::Any,
+        pool: None,
+        families,
+        sharing: Sharing { key: SharingKey { word, backend: backend(spec) }, ports },
+        chosen: None,
+        traffic_policy: match spec.external_traffic_policy.as_deref() {
+            Some("Local") => TrafficPolicy::Local,
+            Some(_) | None => TrafficPolicy::Cluster,
+        },
+        endpoints: Endpoints::Anywhere,
+        source: source.clone(),
+    })
+}
+
+/// The Service with what it asks for.
+fn asked(
+    service: Service,
+    object: &ServiceObject,
+    spec: &ServiceSpec,
+    pools: &Pools,
+    complaints: &mut Complaints<'_>,
+) -> Service {
     let pool = annotation(object, "address-pool", complaints).map(|(field, name)| {
         let name = PoolName(name);
         if pools.named(&name).is_none() {
@@ -115,31 +163,8 @@ fn read(
         }
         name
     });
-    let word = annotation(object, "allow-shared-ip", complaints).map(|(_, word)| word).unwrap_or_default();
-    let request = request(object, spec, families, complaints);
-    Some(Service {
-        key: key.into(),
-        labels: object.metadata.labels.clone().into(),
-        created: object.metadata.creation_timestamp.clone(),
-        held,
-        request,
-        pool,
-        families,
-        sharing: Sharing { key: SharingKey { word, backend: backend(spec) }, ports },
-        chosen: None,
-        endpoints: Endpoints::Anywhere,
-        source: source.clone(),
-    })
-}
-
-/// Where the Service can be served by its endpoints that serve.
-fn endpoints(serving: Option<&ServingEndpoints>, spec: &ServiceSpec) -> Endpoints {
-    let local = spec.external_traffic_policy.as_deref() == Some("Local");
-    match serving.filter(|serving| !serving.is_empty()) {
-        None => Endpoints::Nowhere,
-        Some(serving) if local => Endpoints::Local(Box::new(serving.local())),
-        Some(_) => Endpoints::Anywhere,
-    }
+    let request = request(object, spec, service.families, complaints);
+    Service { pool, request, ..service }
 }
 
 /// The addresses that the Service has, by its own status, else by the status file.
@@ -155,7 +180,7 @@ fn held(
         let mut complaints = Complaints::new(Subject { kind: "Service", key }, source, problems);
         let addresses = ingress(status, &mut complaints);
         let source: Source = source.clone();
-        (!addresses.is_empty()).then_some(Held { addresses, holder, source })
+        (!addresses.is_empty()).then_some(Held { addresses: addresses.into(), holder, source })
     })
 }
 

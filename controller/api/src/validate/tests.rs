@@ -148,7 +148,7 @@ fn only_load_balancer_services_of_our_class_are_ours() {
     for (class, expected) in [(None, "ours"), (Some("garpike.io/l2"), "classed")] {
         let scope = Scope { load_balancer_class: class.map(str::to_owned), ..Scope::default() };
         let (config, _) = validate(&objects, &scope);
-        assert_eq!(config.services.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), [expected]);
+        assert_eq!(config.services.keys().map(|key| &*key.name).collect::<Vec<_>>(), [expected]);
     }
 }
 
@@ -270,8 +270,8 @@ fn the_addresses_of_a_service_are_its_own_and_else_those_of_the_status_file() {
 
     let held =
         |name: &str| config.services[&key("default", name)].held.clone().map(|held| (held.addresses, held.holder));
-    assert_eq!(held("own"), Some((vec!["10.0.0.1".parse().unwrap()], Holder::Object)));
-    assert_eq!(held("file"), Some((vec!["10.0.0.2".parse().unwrap()], Holder::StatusFile)));
+    assert_eq!(held("own"), Some((Box::from(["10.0.0.1".parse().unwrap()]), Holder::Object)));
+    assert_eq!(held("file"), Some((Box::from(["10.0.0.2".parse().unwrap()]), Holder::StatusFile)));
     assert_eq!(held("bad"), None);
     assert_eq!(config.strays, [(key("default", "gone"), vec!["10.0.0.3".parse().unwrap()])].into());
     assert_eq!(
@@ -363,5 +363,5 @@ fn service(namespace: &str, name: &str, annotations: &str, spec: &str) -> String
 }
 
 fn key(namespace: &str, name: &str) -> ServiceKey {
-    ServiceKey { namespace: namespace.to_owned(), name: name.to_owned() }
+    ServiceKey::new(namespace, name)
 }

@@ -83,7 +83,7 @@ fn client(listener: &TcpListener) -> Client {
 }
 
 fn write() -> Write {
-    let service = ServiceKey { namespace: "default".to_owned(), name: "web".to_owned() };
+    let service = ServiceKey::new("default", "web");
     Write { service, version: 7, addresses: Vec::new(), pool: None }
 }
 

@@ -184,5 +184,5 @@ fn object(metadata: &str, spec: &str, has: &str) -> Sourced<ServiceObject> {
 }
 
 fn key_of(object: &ServiceObject) -> ServiceKey {
-    ServiceKey { namespace: object.metadata.namespace.clone().unwrap(), name: object.metadata.name.clone().unwrap() }
+    ServiceKey::new(object.metadata.namespace.clone().unwrap(), object.metadata.name.clone().unwrap())
 }

@@ -66,7 +66,8 @@ fn two_owners_write_a_bounded_number_of_times() {
                 writes += 1;
                 let update = server.apply(&write, if at == 0 { "a" } else { "b" });
                 for node in &mut nodes {
-                    node.handle_update(update.clone(), now);
+                    let update = seen_by(node, update.clone());
+                    node.handle_update(update, now);
                 }
             }
         }
@@ -97,7 +98,8 @@ struct Server {
 
 impl Server {
     fn list(&self, node: &mut L2Statuses) {
-        node.handle_update(Update::All(self.objects.values().cloned().collect()), now());
+        let seen = |object: &ServiceL2Status| Seen::by(&node.node, object.clone());
+        node.handle_update(Update::All(self.objects.values().map(seen).collect()), now());
     }
 
     /// An object for the Service web by that node, complete.
@@ -123,7 +125,7 @@ impl Server {
                 Write::Adopt { .. } => "adopt",
                 Write::Delete { .. } => "delete",
             });
-            let update = self.apply(&write, "a");
+            let update = seen_by(node, self.apply(&write, "a"));
             node.handle_update(update, now);
             assert!(done.len() < 100, "{done:?}");
         }
@@ -138,26 +140,36 @@ impl Server {
                 object.status = None;
                 Update::Applied(object.clone())
             }
-            Write::Report { name, status } => {
-                let object = self.objects.get_mut(name).unwrap();
+            Write::Report { name, status, .. } => {
+                let object = self.objects.get_mut(&**name).unwrap();
                 object.status = Some(status.clone());
                 Update::Applied(object.clone())
             }
-            Write::Adopt { name } => {
-                let object = self.objects.get_mut(name).unwrap();
+            Write::Adopt { name, .. } => {
+                let object = self.objects.get_mut(&**name).unwrap();
                 let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pod-2"}]);
                 object.metadata.owner_references = serde_json::from_value(owner).unwrap();
                 Update::Applied(object.clone())
             }
-            Write::Delete { name } => Update::Gone(self.objects.remove(name).unwrap()),
+            Write::Delete { name, .. } => Update::Gone(self.objects.remove(&**name).unwrap()),
         }
+    }
+}
+
+fn seen_by(node: &L2Statuses, update: Update<ServiceL2Status>) -> Update<Option<Seen>> {
+    let seen = |object| Seen::by(&node.node, object);
+    match update {
+        Update::All(objects) => Update::All(objects.into_iter().map(seen).collect()),
+        Update::Applied(object) => Update::Applied(seen(object)),
+        Update::Gone(object) => Update::Gone(seen(object)),
+        Update::Trouble(trouble) => Update::Trouble(trouble),
     }
 }
 
 /// The Service web is owned by `owner`; the members are a and b.
 fn view(owner: &str, interfaces: &[&str]) -> View {
     let ip: ServiceIp = "10.0.0.1".parse().unwrap();
-    let services = [ServiceKey { namespace: "default".to_owned(), name: "web".to_owned() }].into();
+    let services = [ServiceKey::new("default", "web")].into();
     let address = Address { election_key: ip, services, placements: Vec::new(), endpoints: Endpoints::Anywhere };
     let interfaces = match interfaces {
         [] => Selection::All,

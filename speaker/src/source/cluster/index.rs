@@ -1,18 +1,21 @@
 //! What is known of the cluster.
 //!
 //! Takes what the watches tell, and says whether it is news: whether anything has changed that may decide who owns an
-//! address. The endpoints of a Service are kept as the sets of nodes that can serve, so a pod that comes or goes beside
-//! others on its node is none.
+//! address. Of a Service its meaning is kept ([`seen`]), of its endpoints the sets of nodes that can serve, so a pod that
+//! comes or goes beside others on its node is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use garpike_controller_api::config::{Config, Service};
 use garpike_controller_api::{
-    IPAddressPool, L2Advertisement, ObjectKey, Objects, Problem, ServingEndpoints, Source as Place, Sourced, service_of,
+    IPAddressPool, L2Advertisement, ObjectKey, Objects, Problem, ServingEndpoints, Source as Place, Sourced,
 };
+use garpike_election::{NodeName, ServiceKey};
 use garpike_kubernetes::{Lenient, Trouble, Update};
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::Node;
 use kube::Resource;
+
+use super::seen::{SeenService, SeenSlice};
 
 /// A kind of objects that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,9 +53,9 @@ impl Kind {
 #[expect(clippy::large_enum_variant, reason = "one at a time, handed on at once")]
 pub enum Input {
     /// Of Services.
-    Service(Update<Service>),
+    Service(Update<SeenService>),
     /// Of EndpointSlices.
-    Slice(Update<EndpointSlice>),
+    Slice(Update<SeenSlice>),
     /// Of Nodes.
     Node(Update<Node>),
     /// Of IPAddressPools.
@@ -91,11 +94,18 @@ impl News {
 /// The objects, and how far they are known.
 #[derive(Debug, Default)]
 pub struct Index {
+    /// All but the Services and their endpoints.
     objects: Objects,
-    /// The Service of each EndpointSlice, and what it has there.
-    slices: BTreeMap<ObjectKey, (ObjectKey, ServingEndpoints)>,
-    /// The slices of each Service.
-    slices_of: BTreeMap<ObjectKey, Vec<ObjectKey>>,
+    /// What the objects mean. Its Services are those of now, the rest is of the last judgement.
+    config: Config,
+    /// The `metadata.uid` of each Service that has addresses.
+    uids: BTreeMap<ServiceKey, Box<str>>,
+    /// What is wrong with Services.
+    complaints: BTreeMap<ServiceKey, Vec<Problem>>,
+    /// The slices of each Service, of whatever type, by their names.
+    slices: BTreeMap<ServiceKey, Vec<(Box<str>, ServingEndpoints)>>,
+    /// The nodes that are or were in them.
+    nodes: BTreeSet<NodeName>,
     watches: BTreeMap<Kind, Watch>,
     /// The objects that cannot be read, each with what is wrong.
     broken: BTreeMap<(Kind, ObjectKey), String>,
@@ -107,7 +117,7 @@ impl Index {
         match input {
             Input::Service(update) => {
                 let update = self.note(Kind::Services, update);
-                apply(&mut self.objects.services, update.into())
+                self.handle_services(update)
             }
             Input::Slice(update) => {
                 let update = self.note(Kind::EndpointSlices, update);
@@ -128,14 +138,28 @@ impl Index {
         }
     }
 
-    /// The objects, once all kinds have been told.
-    pub fn objects(&self) -> Option<&Objects> {
-        let synced = |kind: &Kind| self.watches.get(kind).is_some_and(|watch| watch.synced);
-        Kind::ALL.iter().all(synced).then_some(&self.objects)
+    /// Whether all kinds have been told.
+    pub fn is_synced(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.watches.get(kind).is_some_and(|watch| watch.synced))
+    }
+
+    /// What the objects mean, where `validate` judges all but the Services, and what is wrong with them.
+    pub fn config(&mut self, validate: impl FnOnce(&Objects) -> (Config, Vec<Problem>)) -> (&Config, Vec<Problem>) {
+        let (config, mut problems) = validate(&self.objects);
+        let services = std::mem::take(&mut self.config.services);
+        self.config = Config { services, ..config };
+        problems.extend(self.complaints.values().flatten().cloned());
+        problems.extend(self.unreadable());
+        (&self.config, problems)
+    }
+
+    /// The `metadata.uid` of each Service that has addresses.
+    pub fn uids(&self) -> &BTreeMap<ServiceKey, Box<str>> {
+        &self.uids
     }
 
     /// What is wrong with objects that cannot be read.
-    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+    fn unreadable(&self) -> impl Iterator<Item = Problem> {
         self.broken.iter().map(|((kind, key), error)| {
             let problem = Problem::error(format!("cannot be read and has no effect: {error}"));
             problem.of(format!("{} {key}", kind.as_str())).mend("write it as its CRD says")
@@ -195,89 +219,144 @@ impl Index {
         (change, if self.broken == before { News::No } else { News::Yes })
     }
 
-    fn handle_slices(&mut self, update: Update<EndpointSlice>) -> News {
+    fn handle_services(&mut self, update: Update<SeenService>) -> News {
         match update {
-            Update::All(slices) => {
-                self.slices.clear();
-                self.slices_of.clear();
-                for slice in slices {
-                    let key = key_of(&slice);
-                    if let Some(service) = service_of(&slice) {
-                        self.slices_of.entry(service.clone()).or_default().push(key.clone());
-                        self.slices.insert(key, (service, ServingEndpoints::of(&slice)));
+            Update::All(all) => {
+                let before = (
+                    std::mem::take(&mut self.config.services),
+                    std::mem::take(&mut self.uids),
+                    std::mem::take(&mut self.complaints),
+                );
+                let (mut services, mut uids) = (Vec::new(), Vec::new());
+                for SeenService { key, uid, service, complaints } in all {
+                    if let Some(service) = service {
+                        services.push((key.clone(), self.served(*service)));
+                        uids.push((key.clone(), uid));
+                    }
+                    if !complaints.is_empty() {
+                        self.complaints.insert(key, complaints);
                     }
                 }
-                let endpoints: BTreeMap<_, _> = self
-                    .slices_of
-                    .keys()
-                    .map(|service| (service.clone(), self.serving(service)))
-                    .filter(|(_, serving)| !serving.is_empty())
-                    .collect();
-                let news = if self.objects.endpoints.as_ref() == Some(&endpoints) { News::No } else { News::Yes };
-                self.objects.endpoints = Some(endpoints);
-                news
+                // Collected, because a map that grows in order is left half empty.
+                self.config.services = services.into_iter().collect();
+                self.uids = uids.into_iter().collect();
+                let changed = before.0 != self.config.services || before.1 != self.uids || before.2 != self.complaints;
+                if changed { News::Yes } else { News::No }
             }
-            Update::Applied(slice) => {
-                let key = key_of(&slice);
-                let before = self.forget(&key);
-                let after = service_of(&slice);
-                if let Some(service) = &after {
-                    self.slices_of.entry(service.clone()).or_default().push(key.clone());
-                    self.slices.insert(key, (service.clone(), ServingEndpoints::of(&slice)));
+            Update::Applied(SeenService { key, uid, service, complaints }) => {
+                let service = service.map(|service| (self.served(*service), uid));
+                self.replace(key, service, complaints)
+            }
+            Update::Gone(SeenService { key, .. }) => self.replace(key, None, Vec::new()),
+            Update::Trouble(_) => News::No,
+        }
+    }
+
+    fn replace(&mut self, key: ServiceKey, service: Option<(Service, Box<str>)>, complaints: Vec<Problem>) -> News {
+        let (service, uid) = service.unzip();
+        let changed = self.config.services.get(&key) != service.as_ref()
+            || self.uids.get(&key) != uid.as_ref()
+            || self.complaints.get(&key).map_or(&[][..], Vec::as_slice) != complaints;
+        if !changed {
+            return News::No;
+        }
+        set(&mut self.config.services, &key, service);
+        set(&mut self.uids, &key, uid);
+        set(&mut self.complaints, &key, Some(complaints).filter(|complaints| !complaints.is_empty()));
+        News::Yes
+    }
+
+    /// The Service with the endpoints that are known of it.
+    fn served(&self, mut service: Service) -> Service {
+        service.serve_by(self.serving(&service.key).as_ref());
+        service
+    }
+
+    fn handle_slices(&mut self, update: Update<SeenSlice>) -> News {
+        match update {
+            Update::All(slices) => {
+                let mut known: BTreeMap<ServiceKey, Vec<(Box<str>, ServingEndpoints)>> = BTreeMap::new();
+                self.nodes.clear();
+                for SeenSlice { namespace, name, service, mut serving } in slices {
+                    let Some(service) = service else { continue };
+                    serving.share_names(&mut self.nodes);
+                    known.entry(ServiceKey::new(namespace, service)).or_default().push((name, serving));
                 }
-                self.review([before.filter(|service| Some(service) != after.as_ref()), after])
+                let shrunk = known.into_iter().map(|(service, mut slices)| {
+                    slices.shrink_to_fit();
+                    (service, slices)
+                });
+                self.slices = shrunk.collect();
+                let services: Vec<ServiceKey> = self.config.services.keys().cloned().collect();
+                services.iter().map(|service| self.review(service)).fold(News::No, News::or)
             }
-            Update::Gone(slice) => {
-                let before = self.forget(&key_of(&slice));
-                self.review([before, None])
+            Update::Applied(SeenSlice { namespace, name, service, mut serving }) => {
+                serving.share_names(&mut self.nodes);
+                let service = service.map(|service| ServiceKey::new(namespace.clone(), service));
+                let before = self.service_of(&namespace, &name, service.as_ref());
+                let left = before.filter(|before| Some(before) != service.as_ref());
+                let news = left.map_or(News::No, |before| self.forget(&before, &name));
+                let Some(service) = service else { return news };
+                let slices = self.slices.entry(service.clone()).or_default();
+                match slices.iter_mut().find(|(other, _)| *other == name) {
+                    Some((_, known)) => *known = serving,
+                    None => slices.push((name, serving)),
+                }
+                self.review(&service).or(news)
+            }
+            Update::Gone(SeenSlice { namespace, name, .. }) => {
+                let service = self.service_of(&namespace, &name, None);
+                service.map_or(News::No, |service| self.forget(&service, &name))
             }
             Update::Trouble(_) => News::No,
         }
     }
 
-    /// Forgets a slice, and names the Service that it belonged to.
-    fn forget(&mut self, slice: &ObjectKey) -> Option<ObjectKey> {
-        let (service, _) = self.slices.remove(slice)?;
-        if let Some(slices) = self.slices_of.get_mut(&service) {
-            slices.retain(|other| other != slice);
+    /// The Service that a slice is kept for, `likely` this one. Seldom another one: then all of the namespace are looked at.
+    fn service_of(&self, namespace: &str, slice: &str, likely: Option<&ServiceKey>) -> Option<ServiceKey> {
+        let has = |slices: &[(Box<str>, ServingEndpoints)]| slices.iter().any(|(name, _)| **name == *slice);
+        let likely = likely.filter(|service| self.slices.get(*service).is_some_and(|slices| has(slices)));
+        likely.cloned().or_else(|| {
+            let first = ServiceKey::new(namespace, "");
+            let mut all = self.slices.range(first..).take_while(|(service, _)| *service.namespace == *namespace);
+            all.find(|(_, slices)| has(slices)).map(|(service, _)| service.clone())
+        })
+    }
+
+    fn forget(&mut self, service: &ServiceKey, slice: &str) -> News {
+        if let Some(slices) = self.slices.get_mut(service) {
+            slices.retain(|(name, _)| **name != *slice);
             if slices.is_empty() {
-                self.slices_of.remove(&service);
+                self.slices.remove(service);
             }
         }
-        Some(service)
+        self.review(service)
     }
 
-    /// Puts the endpoints of Services together again whose slices have changed.
-    fn review(&mut self, services: [Option<ObjectKey>; 2]) -> News {
-        let mut news = News::No;
-        for service in services.into_iter().flatten() {
-            let serving = self.serving(&service);
-            let known = self.objects.endpoints.get_or_insert_default();
-            let changed = known.get(&service).map_or(!serving.is_empty(), |before| *before != serving);
-            if !changed {
-                continue;
-            }
-            // Whose addresses are not ours to answer for changes nothing here.
-            if self.objects.services.contains_key(&service) {
-                news = News::Yes;
-            }
-            if serving.is_empty() {
-                known.remove(&service);
-            } else {
-                known.insert(service, serving);
-            }
-        }
-        news
+    /// Puts the endpoints of a Service together again. Those of Services whose addresses are not ours to answer for change
+    /// nothing here.
+    fn review(&mut self, service: &ServiceKey) -> News {
+        let serving = self.serving(service);
+        let Some(service) = self.config.services.get_mut(service) else { return News::No };
+        let before = service.endpoints.clone();
+        service.serve_by(serving.as_ref());
+        if service.endpoints == before { News::No } else { News::Yes }
     }
 
-    fn serving(&self, service: &ObjectKey) -> ServingEndpoints {
+    fn serving(&self, service: &ServiceKey) -> Option<ServingEndpoints> {
+        let slices = self.slices.get(service)?;
         let mut serving = ServingEndpoints::default();
-        for slice in self.slices_of.get(service).into_iter().flatten() {
-            if let Some((_, endpoints)) = self.slices.get(slice) {
-                serving.extend(endpoints);
-            }
+        for (_, endpoints) in slices {
+            serving.extend(endpoints);
         }
-        serving
+        Some(serving)
+    }
+}
+
+fn set<T>(map: &mut BTreeMap<ServiceKey, T>, key: &ServiceKey, value: Option<T>) {
+    match value {
+        Some(value) => drop(map.insert(key.clone(), value)),
+        None => drop(map.remove(key)),
     }
 }
 
@@ -320,7 +399,7 @@ fn apply<K: Resource + PartialEq>(known: &mut BTreeMap<ObjectKey, Sourced<K>>, c
     if changed { News::Yes } else { News::No }
 }
 
-pub(super) fn key_of<K: Resource>(object: &K) -> ObjectKey {
+fn key_of<K: Resource>(object: &K) -> ObjectKey {
     let metadata = object.meta();
     ObjectKey {
         namespace: metadata.namespace.clone().unwrap_or_default(),

@@ -1,23 +1,21 @@
-//! What was known of the cluster, on disk, for a start while the API server is away.
+//! What the objects of the cluster meant, on disk, for a start while the API server is away.
 //!
 //! One file, replaced whole. The time of its last change says when it was last known to be true: it is touched as long as
 //! all watches are told what happens. Nothing secret is in it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use garpike_controller_api::{
-    IPAddressPool, L2Advertisement, ObjectKey, Objects, ServingEndpoints, Source as Place, Sourced,
-};
-use k8s_openapi::api::core::v1::{Node, Service};
-use kube::Resource;
+use garpike_controller_api::{Move, Source as Place};
+use garpike_election::{Desired, NodeName};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{FRESH_FOR, age, now};
+use super::{FRESH_FOR, Origin, Rules, Snapshot, age, now};
 
 /// The directory of `--state-dir`.
 #[derive(Debug)]
@@ -28,14 +26,14 @@ pub(crate) struct StateDir {
 
 /// The file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Saved {
+struct Saved<'a> {
     /// Files of other versions are not read.
     version: u32,
-    services: Vec<Service>,
-    nodes: Vec<Node>,
-    pools: Vec<IPAddressPool>,
-    advertisements: Vec<L2Advertisement>,
-    endpoints: Vec<(String, String, ServingEndpoints)>,
+    /// How the rest was judged. What was judged otherwise is not read.
+    rules: Cow<'a, Rules>,
+    desired: Cow<'a, Desired>,
+    drained: Vec<NodeName>,
+    moves: Cow<'a, [Move]>,
 }
 
 /// Why there is nothing to start from.
@@ -57,6 +55,12 @@ pub enum ReadError {
         /// What is wrong.
         reason: String,
     },
+    /// It was judged by other flags.
+    #[error("{path} was written with another --lb-class, --namespace or --ignore-exclude-lb")]
+    OtherFlags {
+        /// The file.
+        path: String,
+    },
     /// It is too old.
     #[error("{path} was last true {hours} hours ago, which is too long")]
     Old {
@@ -74,13 +78,20 @@ impl StateDir {
         Self { file, temporary }
     }
 
-    /// Writes `objects`.
-    pub(crate) fn write(&self, objects: &Objects) -> io::Result<()> {
+    /// Writes what was judged by `rules`.
+    pub(crate) fn write(&self, rules: &Rules, snapshot: &Snapshot) -> io::Result<()> {
         if let Some(dir) = self.file.parent() {
             fs::create_dir_all(dir)?;
         }
+        let saved = Saved {
+            version: VERSION,
+            rules: Cow::Borrowed(rules),
+            desired: Cow::Borrowed(&snapshot.desired),
+            drained: snapshot.drained.keys().cloned().collect(),
+            moves: Cow::Borrowed(&snapshot.moves),
+        };
         let mut file = BufWriter::new(File::create(&self.temporary)?);
-        serde_json::to_writer(&mut file, &Saved::of(objects))?;
+        serde_json::to_writer(&mut file, &saved)?;
         file.flush()?;
         file.get_ref().sync_data()?;
         fs::rename(&self.temporary, &self.file)
@@ -91,12 +102,12 @@ impl StateDir {
         File::options().append(true).open(&self.file)?.set_modified(now())
     }
 
-    /// The objects, and when they were last known to be true.
+    /// What was written, and when it was last known to be true.
     ///
     /// # Errors
     ///
-    /// When there are none, or none that can be trusted at `now`.
-    pub(crate) fn read(&self, now: SystemTime) -> Result<(Objects, SystemTime), ReadError> {
+    /// When there is nothing, or nothing that can be trusted at `now` and goes by the same `rules`.
+    pub(crate) fn read(&self, rules: &Rules, now: SystemTime) -> Result<(Snapshot, SystemTime), ReadError> {
         let path = || self.file.display().to_string();
         let io = |source| ReadError::Io { path: path(), source };
         let file = File::open(&self.file).map_err(io)?;
@@ -106,124 +117,131 @@ impl StateDir {
             return Err(ReadError::Old { path: path(), hours: age.as_secs() / 3600 });
         }
         let broken = |reason: String| ReadError::Broken { path: path(), reason };
-        let saved: Saved = serde_json::from_reader(BufReader::new(file)).map_err(|error| broken(error.to_string()))?;
+        let saved: Saved<'_> =
+            serde_json::from_reader(BufReader::new(file)).map_err(|error| broken(error.to_string()))?;
         if saved.version != VERSION {
             return Err(broken(format!("version {}, {VERSION} is read", saved.version)));
         }
-        Ok((saved.into_objects(), at))
-    }
-}
-
-impl Saved {
-    fn of(objects: &Objects) -> Self {
-        let endpoints = objects.endpoints.iter().flatten();
-        // Those of Services that are not ours are many, and decide nothing.
-        let endpoints = endpoints.filter(|(key, _)| objects.services.contains_key(key));
-        Self {
-            version: VERSION,
-            services: all(&objects.services),
-            nodes: all(&objects.nodes),
-            pools: all(&objects.pools),
-            advertisements: all(&objects.advertisements),
-            endpoints: endpoints
-                .map(|(key, serving)| (key.namespace.clone(), key.name.clone(), serving.clone()))
-                .collect(),
+        if *saved.rules != *rules {
+            return Err(ReadError::OtherFlags { path: path() });
         }
-    }
-
-    fn into_objects(self) -> Objects {
-        let endpoints = self.endpoints.into_iter();
-        let endpoints = endpoints.map(|(namespace, name, serving)| (ObjectKey { namespace, name }, serving));
-        Objects {
-            services: by_key(self.services),
-            nodes: by_key(self.nodes),
-            pools: by_key(self.pools),
-            advertisements: by_key(self.advertisements),
-            endpoints: Some(endpoints.collect()),
-            ..Objects::default()
-        }
+        Ok((saved.into_snapshot(at, now), at))
     }
 }
 
-fn all<K: Clone>(objects: &BTreeMap<ObjectKey, Sourced<K>>) -> Vec<K> {
-    objects.values().map(|sourced| sourced.object.clone()).collect()
-}
-
-fn by_key<K: Resource>(objects: Vec<K>) -> BTreeMap<ObjectKey, Sourced<K>> {
-    let keyed = |object: K| (super::index::key_of(&object), Sourced { object, source: Place::default() });
-    objects.into_iter().map(keyed).collect()
+impl Saved<'_> {
+    fn into_snapshot(self, at: SystemTime, now: SystemTime) -> Snapshot {
+        let (mut desired, mut moves) = (self.desired.into_owned(), self.moves.into_owned());
+        moves.retain(|moved| {
+            let lasts = moved.chosen.until > now;
+            if !lasts {
+                desired.moves.retain(|ip, _| !moved.addresses.contains(ip));
+            }
+            lasts
+        });
+        let drained = self.drained.into_iter().map(|node| (node, Place::default())).collect();
+        Snapshot { desired: Arc::new(desired), drained, moves, problems: Vec::new(), origin: Origin::Saved { at } }
+    }
 }
 
 /// Of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
-    use serde_json::json;
+    use garpike_controller_api::{ChosenOwner, Scope};
+    use garpike_election::{Address, Endpoints, LocalEndpoints, Placement, Selection, ServiceIp, ServiceKey};
 
+    use super::super::super::ExcludeLabel;
     use super::*;
 
     #[test]
     fn what_was_written_is_read_again_until_it_is_too_old() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = StateDir::new(dir.path());
-        assert!(matches!(state_dir.read(now()), Err(ReadError::Io { .. })));
-        state_dir.write(&objects()).unwrap();
+        assert!(matches!(state_dir.read(&rules(), now()), Err(ReadError::Io { .. })));
+        let written = snapshot();
+        state_dir.write(&rules(), &written).unwrap();
 
-        let (read, at) = state_dir.read(now()).unwrap();
+        let (read, at) = state_dir.read(&rules(), now()).unwrap();
 
-        assert_eq!(
-            (&read.services, &read.nodes, &read.pools),
-            (&objects().services, &objects().nodes, &objects().pools)
-        );
-        assert_eq!(read.endpoints.unwrap().len(), 1, "those of other Services decide nothing");
-        let old = state_dir.read(at + FRESH_FOR + Duration::from_secs(1)).unwrap_err();
+        assert_eq!(read, Snapshot { origin: Origin::Saved { at }, ..written });
+        let old = state_dir.read(&rules(), at + FRESH_FOR + Duration::from_secs(1)).unwrap_err();
         assert!(old.to_string().contains("24 hours ago"), "{old}");
+    }
+
+    #[test]
+    fn a_choice_that_ended_meanwhile_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::new(dir.path());
+        let written = snapshot();
+        state_dir.write(&rules(), &written).unwrap();
+
+        let (read, _) = state_dir.read(&rules(), written.moves[0].chosen.until).unwrap();
+
+        assert_eq!((read.moves, &read.desired.moves), (vec![], &BTreeMap::new()));
+        assert_eq!(read.desired.addresses, written.desired.addresses);
     }
 
     #[test]
     fn what_is_still_true_is_fresh_again() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = StateDir::new(dir.path());
-        state_dir.write(&objects()).unwrap();
+        state_dir.write(&rules(), &snapshot()).unwrap();
         let long_ago = now() - 2 * FRESH_FOR;
         File::options().append(true).open(&state_dir.file).unwrap().set_modified(long_ago).unwrap();
-        assert!(matches!(state_dir.read(now()), Err(ReadError::Old { .. })));
+        assert!(matches!(state_dir.read(&rules(), now()), Err(ReadError::Old { .. })));
 
         state_dir.touch().unwrap();
 
-        assert!(state_dir.read(now()).is_ok());
+        assert!(state_dir.read(&rules(), now()).is_ok());
     }
 
     #[test]
-    fn a_broken_file_or_one_of_another_version_is_not_trusted() {
+    fn a_broken_file_or_one_of_another_version_or_of_other_flags_is_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = StateDir::new(dir.path());
-        state_dir.write(&objects()).unwrap();
+        state_dir.write(&rules(), &snapshot()).unwrap();
+        let other = Rules { exclude_label: ExcludeLabel::Ignored, ..rules() };
+        let refused = state_dir.read(&other, now()).unwrap_err();
+        assert!(refused.to_string().contains("--ignore-exclude-lb"), "{refused}");
         let text = fs::read_to_string(&state_dir.file).unwrap();
-        for wrong in [&text[..text.len() / 2], &text.replacen("\"version\":1", "\"version\":2", 1), "", "7"] {
+        for wrong in [&text[..text.len() / 2], &text.replacen("\"version\":2", "\"version\":1", 1), "", "7"] {
             fs::write(&state_dir.file, wrong).unwrap();
-            assert!(matches!(state_dir.read(now()), Err(ReadError::Broken { .. })), "{wrong}");
+            assert!(matches!(state_dir.read(&rules(), now()), Err(ReadError::Broken { .. })), "{wrong}");
         }
     }
 
-    fn objects() -> Objects {
-        let named = |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a", "namespace": "b"}});
-        let service: Service = serde_json::from_value(named("Service")).unwrap();
-        let node: Node = serde_json::from_value(named("Node")).unwrap();
-        let pool = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": {"addresses": ["10.0.0.0/24"]},
-            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool"});
-        let pool: IPAddressPool = serde_json::from_value(pool).unwrap();
-        let key = |name: &str| ObjectKey { namespace: "b".to_owned(), name: name.to_owned() };
-        let ready = || ServingEndpoints { ready: ["n1".parse().unwrap()].into(), ..ServingEndpoints::default() };
-        Objects {
-            services: by_key(vec![service]),
-            nodes: by_key(vec![node]),
-            pools: by_key(vec![pool]),
-            endpoints: Some(BTreeMap::from([(key("a"), ready()), (key("other"), ready())])),
-            ..Objects::default()
-        }
+    fn rules() -> Rules {
+        Rules { scope: Scope::default(), exclude_label: ExcludeLabel::Excludes }
+    }
+
+    /// Two addresses, one of them moved, and a node that is drained.
+    fn snapshot() -> Snapshot {
+        let ips: [ServiceIp; 2] = ["10.0.0.1", "fc00::1"].map(|ip| ip.parse().unwrap());
+        let [n1, n2] = ["n1", "n2"].map(|name| name.parse::<NodeName>().unwrap());
+        let service = ServiceKey::new("default", "web");
+        let interfaces = Selection::Only(BTreeSet::from(["eth0".parse().unwrap()]));
+        let local = LocalEndpoints { ready: BTreeSet::from([n1.clone()]), terminating: BTreeSet::new() };
+        let endpoints = [Endpoints::Anywhere, Endpoints::Local(Box::new(local))];
+        let addresses = ips.into_iter().zip(endpoints).map(|(ip, endpoints)| {
+            let placements = vec![Placement { nodes: Selection::All, interfaces: interfaces.clone() }];
+            (ip, Address { election_key: ip, services: Box::new([service.clone()]), placements, endpoints })
+        });
+        let desired = Desired {
+            addresses: addresses.collect(),
+            excluded: BTreeSet::from([n2.clone()]),
+            moves: BTreeMap::from([(ips[0], n1.clone())]),
+            roster: BTreeSet::from([n1.clone(), n2.clone()]),
+        };
+        let until = now() + Duration::from_secs(3600);
+        let chosen = ChosenOwner { node: n1, until };
+        let addresses = BTreeSet::from([ips[0]]);
+        let moves = vec![Move { services: vec![service], addresses, chosen, source: Place::default() }];
+        let drained = BTreeMap::from([(n2, Place::default())]);
+        Snapshot { desired: Arc::new(desired), drained, moves, problems: Vec::new(), origin: Origin::Live }
     }
 }

@@ -5,39 +5,8 @@
 
 use garpike_controller_api::{IPAddressPool, L2Advertisement};
 use garpike_kubernetes::Lenient;
-use k8s_openapi::api::core::v1::{
-    LoadBalancerIngress, LoadBalancerStatus, Node, NodeCondition, NodeStatus, Service, ServicePort, ServiceSpec,
-    ServiceStatus,
-};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-/// Keeps what the speaker reads of a Service.
-pub(super) fn service(service: &mut Service) {
-    metadata(&mut service.metadata);
-    if let Some(spec) = service.spec.take() {
-        let port =
-            |port: ServicePort| ServicePort { port: port.port, protocol: port.protocol, ..ServicePort::default() };
-        service.spec = Some(ServiceSpec {
-            type_: spec.type_,
-            load_balancer_class: spec.load_balancer_class,
-            external_traffic_policy: spec.external_traffic_policy,
-            selector: spec.selector,
-            ip_families: spec.ip_families,
-            ip_family_policy: spec.ip_family_policy,
-            cluster_ip: spec.cluster_ip,
-            cluster_ips: spec.cluster_ips,
-            ports: spec.ports.map(|ports| ports.into_iter().map(port).collect()),
-            ..ServiceSpec::default()
-        });
-    }
-    let ingress = service.status.take().and_then(|status| status.load_balancer?.ingress).filter(|all| !all.is_empty());
-    let address = |entry: LoadBalancerIngress| LoadBalancerIngress { ip: entry.ip, ..LoadBalancerIngress::default() };
-    service.status = ingress.map(|ingress| ServiceStatus {
-        load_balancer: Some(LoadBalancerStatus { ingress: Some(ingress.into_iter().map(address).collect()) }),
-        ..ServiceStatus::default()
-    });
-}
 
 /// Keeps what the speaker reads of a Node.
 pub(super) fn node(node: &mut Node) {
@@ -52,19 +21,6 @@ pub(super) fn node(node: &mut Node) {
     let conditions: Vec<NodeCondition> = conditions.into_iter().filter_map(condition).collect();
     node.status =
         (!conditions.is_empty()).then(|| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() });
-}
-
-/// Keeps what the speaker reads of an EndpointSlice.
-pub(super) fn slice(slice: &mut EndpointSlice) {
-    metadata(&mut slice.metadata);
-    slice.ports = None;
-    for endpoint in &mut slice.endpoints {
-        endpoint.addresses = Vec::new();
-        endpoint.hints = None;
-        endpoint.hostname = None;
-        endpoint.target_ref = None;
-        endpoint.zone = None;
-    }
 }
 
 /// Keeps what the speaker reads of an IPAddressPool.
@@ -118,30 +74,5 @@ mod tests {
         assert_eq!(at("1", "True"), at("2", "True"));
         assert_ne!(at("1", "True"), at("1", "False"));
         assert_eq!(at("1", "False").metadata.annotations.unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_service_keeps_what_decides_who_owns_its_addresses() {
-        let json = serde_json::json!({
-            "metadata": {"name": "web", "namespace": "default", "uid": "u", "resourceVersion": "7",
-                "managedFields": [{"manager": "kubectl"}], "labels": {"app": "web"},
-                "annotations": {"metallb.io/allow-shared-ip": "k", "kubectl.kubernetes.io/last-applied-configuration": "x"},
-                "creationTimestamp": "2026-11-21T00:00:00Z"},
-            "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": {"app": "web"},
-                "healthCheckNodePort": 30001, "ports": [{"name": "http", "port": 80, "nodePort": 30000, "protocol": "TCP"}]},
-            "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1", "ipMode": "VIP"}]}},
-        });
-        let mut read: Service = serde_json::from_value(json).unwrap();
-        service(&mut read);
-
-        let kept = serde_json::json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "web", "namespace": "default", "uid": "u", "labels": {"app": "web"},
-                "annotations": {"metallb.io/allow-shared-ip": "k"}, "creationTimestamp": "2026-11-21T00:00:00Z"},
-            "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": {"app": "web"},
-                "ports": [{"port": 80, "protocol": "TCP"}]},
-            "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}},
-        });
-        assert_eq!(serde_json::to_value(&read).unwrap(), kept);
     }
 }
