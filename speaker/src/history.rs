@@ -1,7 +1,8 @@
 //! What was before: which addresses have had an owner, and what members said before they died.
 //!
 //! An address without a past may be in use by somebody else, so its first owner asks before it claims it. One that had an
-//! owner is taken over at once, and so is everything by a node that finds others at work when it starts.
+//! owner is taken over at once, and so is everything by a node that finds others at work when it starts, unless a MetalLB may
+//! still be at work too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,8 @@ pub(crate) struct History {
     owned: Option<BTreeSet<ServiceIp>>,
     /// What this node owns as their first owner.
     untried: BTreeSet<ServiceIp>,
+    /// The nodes on which something else than this program may speak, unless they are members.
+    unlike: BTreeSet<NodeName>,
     dead: BTreeMap<NodeName, Member>,
 }
 
@@ -26,6 +29,11 @@ impl History {
     /// The nodes that were members, with what they said last.
     pub(crate) fn dead(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
         self.dead.iter()
+    }
+
+    /// Takes where something else may speak.
+    pub(crate) fn handle_unlike(&mut self, nodes: BTreeSet<NodeName>) {
+        self.unlike = nodes;
     }
 
     /// Forgets the addresses that no Service holds any more.
@@ -54,7 +62,9 @@ impl History {
         let owned = self.owned.get_or_insert_with(|| {
             let is_here =
                 |(node, member): (&NodeName, &Member)| *node != members.local && member.presence == Presence::Here;
-            let found_others = members.nodes.iter().any(is_here);
+            let is_foreign = |node: &NodeName| !members.nodes.contains_key(node);
+            // The others may have been at work no longer than this node: then the addresses are still a MetalLB's.
+            let found_others = members.nodes.iter().any(is_here) && !self.unlike.iter().any(is_foreign);
             owners().filter(|_| found_others).map(|(ip, _)| ip).collect()
         });
         for (ip, owner) in owners() {
@@ -84,6 +94,17 @@ mod tests {
         let mut history = History::default();
         take(&mut history, &desired(&[1]), &members(&["a", "b"]));
         assert_eq!(history.untried(), &BTreeSet::new());
+    }
+
+    #[test]
+    fn a_node_that_starts_beside_a_metallb_asks_before_it_claims() {
+        for (unlike, untried) in [("b", BTreeSet::new()), ("c", BTreeSet::from([ip(1)]))] {
+            let mut history = History::default();
+            history.handle_unlike(BTreeSet::from([node(unlike)]));
+            let assignment = take(&mut history, &desired(&[1]), &members(&["a", "b"]));
+            let own = assignment.owner(ip(1)) == Some(&node("a"));
+            assert_eq!(history.untried(), &if own { untried } else { BTreeSet::new() }, "{unlike}");
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Peers {
     pub(crate) own: Option<OwnPod>,
     /// The addresses of the hosts of the others.
     pub(crate) others: BTreeSet<IpAddr>,
+    /// The other nodes on which a pod with another image is ready: of another version, or of MetalLB.
+    pub(crate) unlike: BTreeSet<NodeName>,
 }
 
 /// The pod of this speaker.
@@ -117,7 +119,7 @@ impl SavedPeers {
     /// Those of the last run; none where there is no file, or it is broken: they are only where to look.
     pub(crate) fn read(&self) -> Peers {
         let others = fs::read(&self.file).ok().and_then(|json| serde_json::from_slice(&json).ok());
-        Peers { own: None, others: others.unwrap_or_default() }
+        Peers { others: others.unwrap_or_default(), ..Peers::default() }
     }
 
     /// Keeps those of `peers`, unless they are what is there.
@@ -138,19 +140,22 @@ impl Peers {
     /// What `pods` say.
     fn of(pods: &[Pod], question: &Question) -> Self {
         let mut peers = Self::default();
+        let is_own = |pod: &Pod| match &question.pod {
+            Some(name) => pod.metadata.name.as_ref() == Some(name),
+            None => node(pod) == Some(question.node.as_str()),
+        };
+        let own_images: Option<Vec<&str>> = pods.iter().find(|pod| is_own(pod)).map(images);
         for pod in pods {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            let is_own = match &question.pod {
-                Some(name) => pod.metadata.name.as_ref() == Some(name),
-                None => node == Some(question.node.as_str()),
-            };
-            if is_own {
+            let node = node(pod);
+            if is_own(pod) {
                 let name = pod.metadata.name.clone().unwrap_or_default();
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 peers.own = Some(OwnPod { name, uid, ips: ips(pod) });
             } else if node != Some(question.node.as_str()) {
                 // One of ours that ends, or the one before it, is at our own address.
                 peers.others.extend(ips(pod));
+                let is_unlike = is_ready(pod) && own_images.as_ref().is_some_and(|own| *own != images(pod));
+                peers.unlike.extend(node.and_then(|node| NodeName::new(node).ok()).filter(|_| is_unlike));
             }
         }
         peers
@@ -160,6 +165,20 @@ impl Peers {
     pub(crate) fn reachable_from(&self, own: IpAddr) -> impl Iterator<Item = IpAddr> {
         self.others.iter().copied().filter(move |other| other.is_ipv4() == own.is_ipv4() && *other != own)
     }
+}
+
+fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+fn images(pod: &Pod) -> Vec<&str> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.filter_map(|container| container.image.as_deref()).collect()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The addresses of a pod; speakers have those of their host.
@@ -228,6 +247,33 @@ mod tests {
         let peers = Peers::of(&[other], &question(None));
 
         assert_eq!((peers.own, peers.others), (None, BTreeSet::from(["10.0.0.2".parse().unwrap()])));
+    }
+
+    #[test]
+    fn a_ready_pod_with_another_image_is_unlike() {
+        let with = |name: &str, node: &str, image: &str, ready: &str| {
+            let mut pod = pod(name, node, &[]);
+            let container = serde_json::json!({"name": "speaker", "image": image});
+            pod.spec.get_or_insert_default().containers = vec![serde_json::from_value(container).unwrap()];
+            let condition = serde_json::json!([{"type": "Ready", "status": ready}]);
+            pod.status.get_or_insert_default().conditions = serde_json::from_value(condition).unwrap();
+            pod
+        };
+        let mut pods = vec![
+            with("speaker-a", "n1", "garpike", "False"),
+            with("speaker-old", "n1", "metallb", "True"),
+            with("speaker-b", "n2", "garpike", "True"),
+            with("speaker-c", "n3", "metallb", "True"),
+            with("speaker-d", "n4", "metallb", "False"),
+        ];
+
+        assert_eq!(Peers::of(&pods, &question(Some("speaker-a"))).unlike, BTreeSet::from(["n3".parse().unwrap()]));
+        pods.remove(0);
+        assert_eq!(
+            Peers::of(&pods, &question(Some("speaker-a"))).unlike,
+            BTreeSet::new(),
+            "of the own one nothing is known"
+        );
     }
 
     fn question(pod: Option<&str>) -> Question {

@@ -68,6 +68,11 @@ impl Pipeline {
         self.elect()
     }
 
+    /// Takes on which nodes something else than this program may speak, unless they are members.
+    pub fn handle_unlike(&mut self, nodes: BTreeSet<NodeName>) {
+        self.history.handle_unlike(nodes);
+    }
+
     /// The latest inputs and result.
     pub fn view(&self) -> &View {
         &self.view

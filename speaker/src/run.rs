@@ -145,7 +145,9 @@ impl Speaker {
                 }
                 changed = self.source.next_peers() => {
                     changed?;
-                    let seeds = seeds(&self.join, &self.source.peers(), self.gossip);
+                    let peers = self.source.peers();
+                    let seeds = seeds(&self.join, &peers, self.gossip);
+                    self.pipeline.handle_unlike(peers.unlike);
                     let command = membership_io::Command::SetSeeds(seeds);
                     self.membership.commands.send(command).await.map_err(|_| anyhow!("the membership is gone"))?;
                 }

@@ -104,6 +104,10 @@ struct Doubt {
     due: Instant,
     /// When somebody answered last.
     heard: Option<Instant>,
+    /// Since when several members have answered, and when they did last.
+    several: Option<(Instant, Instant)>,
+    /// How the other node stood when the duties came last.
+    standing: Option<Standing>,
 }
 
 impl Doubts {
@@ -126,7 +130,10 @@ impl Doubts {
         let (rest, _) = because.rest();
         let due = now + rest;
         self.due.insert((due, ip));
-        self.doubts.insert(ip, Doubt { because, by, unanswered: 0, rest, due, heard: by.map(|_| now) });
+        self.doubts.insert(
+            ip,
+            Doubt { because, by, unanswered: 0, rest, due, heard: by.map(|_| now), several: None, standing: None },
+        );
     }
 
     fn remove(&mut self, ip: ServiceIp) -> Option<Doubt> {
@@ -154,6 +161,7 @@ impl Announcer {
         now: Instant,
     ) -> Vec<ServiceIp> {
         let mut free = Vec::new();
+        self.follow_outlived(now);
         self.doubts.kernels.retain(|ip| owned.contains_key(ip));
         let settled: Vec<ServiceIp> = self
             .doubts
@@ -187,6 +195,23 @@ impl Announcer {
         free
     }
 
+    /// A foreign speaker outlives the membership of its node when the grace of the one before it is over: it is a station like
+    /// any other then. One on a node that ran ours until its host died has died with it.
+    fn follow_outlived(&mut self, now: Instant) {
+        let mut outlived = Vec::new();
+        for (ip, doubt) in &mut self.doubts.doubts {
+            let Because::ForeignSpeaker(node) = &doubt.because else { continue };
+            let standing = self.peers.standing(node);
+            if doubt.standing == Some(Standing::Away) && standing == Some(Standing::Dead) {
+                outlived.push((*ip, doubt.by));
+            }
+            doubt.standing = standing;
+        }
+        for (ip, by) in outlived {
+            self.doubts.insert(ip, Because::InUse, by, now);
+        }
+    }
+
     /// Keeps the address, but asks whether `node` really answers for it.
     pub(super) fn dispute(&mut self, ip: ServiceIp, node: NodeName, mac: MacAddr, now: Instant) {
         if !self.doubts.doubts.contains_key(&ip) && !self.doubts.kernels.contains(&ip) {
@@ -211,6 +236,9 @@ impl Announcer {
             }
         }
         self.doubts.insert(ip, because.clone(), Some(mac), now);
+        if let Some(doubt) = self.doubts.doubts.get_mut(&ip) {
+            doubt.standing = because.node().and_then(|node| self.peers.standing(node));
+        }
         self.forget_untrue_frames();
         push_event(&mut self.events, Event::Withheld { ip, because, mac });
     }
@@ -239,6 +267,7 @@ impl Announcer {
             Claimant::Gateway => return,
             Claimant::Stranger => Because::InUse,
             Claimant::Member(node) => Because::ForeignSpeaker(node),
+            Claimant::Dead(_) if doubt.because == Because::InUse => Because::InUse,
             Claimant::Dead(node) if self.peers.outranks(&node, ip) => Because::Outranked(node),
             Claimant::Dead(_) => return self.resume(ip, now),
         };
@@ -252,10 +281,17 @@ impl Announcer {
             && one != other
             && doubt.heard.is_some_and(|at| now < at + GAP)
         {
-            // A speaker is the only one to answer; kernels that hold the address all do.
-            self.doubts.kernels.insert(ip);
-            push_event(&mut self.events, Event::KernelsAnswer { ip });
-            return self.resume(ip, now);
+            let since = doubt.several.filter(|(_, last)| now < *last + STILL_SEVERAL).map_or(now, |(since, _)| since);
+            if now >= since + KERNELS_AFTER {
+                // Two speakers answer while one hands over to the other; kernels that hold the address do it for ever.
+                self.doubts.kernels.insert(ip);
+                push_event(&mut self.events, Event::KernelsAnswer { ip });
+                return self.resume(ip, now);
+            }
+            if let Some(doubt) = self.doubts.doubts.get_mut(&ip) {
+                (doubt.unanswered, doubt.heard, doubt.several) = (0, Some(now), Some((since, now)));
+            }
+            return;
         }
         if doubt.because != because {
             return self.withhold(ip, because, mac, now);
@@ -360,7 +396,12 @@ const UNTRIED_GAP: Duration = Duration::from_millis(10);
 /// Chosen: an owner that lives answers within this time even if its machine is held up for a moment.
 const GAP: Duration = Duration::from_millis(200);
 /// Chosen: members learn of a change within some ten milliseconds of each other, with a lost datagram within 200.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(250);
 const SECOND: Duration = Duration::from_secs(1);
-/// Chosen: seldom enough to disturb nobody, often enough that whoever ends the conflict sees the address come back.
-const LONGEST_REST: Duration = Duration::from_secs(10);
+/// Chosen: longer than two speakers of MetalLB answered beside each other on a real cluster (1.3 s).
+const KERNELS_AFTER: Duration = Duration::from_secs(4);
+/// Chosen: a probe each second is answered by several; one may be lost.
+const STILL_SEVERAL: Duration = Duration::from_millis(2500);
+/// Chosen: seldom enough to disturb nobody, often enough that an address of a MetalLB that has ended is answered again within
+/// three seconds.
+const LONGEST_REST: Duration = Duration::from_secs(2);

@@ -41,12 +41,23 @@ impl Asked {
     /// For how long at most two stations answered: from the first answer of a newcomer to the last of a station that was
     /// there before it and answers once more. Zero when each ended before the next began, however many they were.
     pub fn two_macs(&self, window: RangeInclusive<Instant>) -> Duration {
-        let runs = self.runs(window);
+        self.two_macs_with(window, |_, _| true)
+    }
+
+    /// As [`Self::two_macs`], where one of the stations is meant: by its address, and when it answered. One that was not
+    /// meant before is another one.
+    pub fn two_macs_with(
+        &self,
+        window: RangeInclusive<Instant>,
+        is_meant: impl Fn(MacAddr, Instant) -> bool,
+    ) -> Duration {
+        let runs = self.runs(window, is_meant);
         let mut longest = Duration::ZERO;
         // The first and the last run of a dispute.
         let mut dispute: Option<(usize, usize)> = None;
         for (at, run) in runs.iter().enumerate() {
-            let earlier = runs.iter().take(at).rposition(|earlier| earlier.mac == run.mac);
+            let earlier =
+                runs.iter().take(at).rposition(|earlier| (earlier.mac, earlier.meant) == (run.mac, run.meant));
             let earlier = earlier.and_then(|before| Some((before, runs.get(before)?)));
             let Some((before, _)) = earlier.filter(|(_, earlier)| run.first <= earlier.last + ONE_DISPUTE) else {
                 continue;
@@ -56,7 +67,10 @@ impl Asked {
                 Some(_) | None => before + 1,
             };
             dispute = Some((first, at));
-            if let Some((newcomer, old)) = runs.get(first).zip(runs.get(at - 1)) {
+            let mut involved = runs.iter().take(at + 1).skip(first.saturating_sub(1));
+            if let Some((newcomer, old)) = runs.get(first).zip(runs.get(at - 1))
+                && involved.any(|run| run.meant)
+            {
                 longest = longest.max(old.last.saturating_duration_since(newcomer.first));
             }
         }
@@ -64,12 +78,13 @@ impl Asked {
     }
 
     /// The answers in the window, those of one station that follow each other together.
-    fn runs(&self, window: RangeInclusive<Instant>) -> Vec<Run> {
+    fn runs(&self, window: RangeInclusive<Instant>, is_meant: impl Fn(MacAddr, Instant) -> bool) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for (at, mac) in self.within(window) {
+            let meant = is_meant(mac, at);
             match runs.last_mut() {
-                Some(run) if run.mac == mac => run.last = at,
-                Some(_) | None => runs.push(Run { mac, first: at, last: at }),
+                Some(run) if (run.mac, run.meant) == (mac, meant) => run.last = at,
+                Some(_) | None => runs.push(Run { mac, meant, first: at, last: at }),
             }
         }
         runs
@@ -97,6 +112,7 @@ const ONE_DISPUTE: Duration = Duration::from_secs(1);
 /// Answers of one station, without one of another between them.
 struct Run {
     mac: MacAddr,
+    meant: bool,
     first: Instant,
     last: Instant,
 }
@@ -160,6 +176,17 @@ mod tests {
         let asked = asked(start, &[], &[(0, OLD), (10, NEW), (500, NEW), (510, third), (900, third)]);
 
         assert_eq!(asked.two_macs(start..=start + ms(4000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_station_that_has_another_program_is_another_one() {
+        let start = start();
+        let asked = asked(start, &[], &[(0, OLD), (10, NEW), (20, OLD)]);
+        let window = || start..=start + ms(100);
+
+        assert_eq!(asked.two_macs_with(window(), |mac, at| mac == OLD && at > start + ms(15)), Duration::ZERO);
+        assert_eq!(asked.two_macs_with(window(), |mac, _| mac == NEW), asked.two_macs(window()));
+        assert_eq!(asked.two_macs_with(window(), |_, _| false), Duration::ZERO);
     }
 
     #[test]

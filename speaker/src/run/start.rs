@@ -180,7 +180,8 @@ impl Speaker {
             Announcer { surroundings: announcer.surroundings, events: announcer.events, commands: announcer.commands };
 
         let node = args.node_name.clone();
-        let pipeline = Pipeline::new(node.clone());
+        let mut pipeline = Pipeline::new(node.clone());
+        pipeline.handle_unlike(peers.unlike);
         let unowned = BTreeMap::new();
         let complaints = Complaints::default();
         Ok(Self {

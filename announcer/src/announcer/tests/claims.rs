@@ -281,7 +281,7 @@ fn a_foreign_speaker_on_a_member_gets_the_address_until_it_ends() {
         let (mut segment, _) = owned_by_node_0(&[text]);
         segment.others.insert(mac(1), BTreeSet::from([ip(text)]));
         segment.send(0, &claim_by(mac(1), text), None);
-        segment.run_for(299);
+        segment.run_for(249);
         assert_eq!(segment.ask(text), BTreeSet::from([mac(0)]), "views may differ for a moment");
         segment.run_for(301);
         let since = segment.now;
@@ -307,6 +307,25 @@ fn the_address_of_a_foreign_speaker_is_taken_at_once_when_its_host_dies() {
 
     segment.others.clear();
     segment.set(0, world.with(1, Standing::Dead).duties(0));
+    assert_eq!(segment.ask(V4), BTreeSet::from([mac(0)]));
+}
+
+#[test]
+fn a_foreign_speaker_outlives_the_one_that_ran_on_its_host_before() {
+    let (mut segment, world) = owned_by_node_0(&[V4]);
+    let world = world.with(1, Standing::Away);
+    segment.set(0, world.duties(0));
+    segment.others.insert(mac(1), BTreeSet::from([ip(V4)]));
+    segment.send(0, &claim_by(mac(1), V4), None);
+    segment.run_for(1000);
+    assert_eq!(segment.ask(V4), BTreeSet::new());
+
+    segment.set(0, world.with(1, Standing::Dead).duties(0));
+    segment.run_for(10_000);
+    assert_eq!(segment.ask(V4), BTreeSet::new(), "the grace is over, and it still answers");
+
+    segment.others.clear();
+    segment.run_for(3000);
     assert_eq!(segment.ask(V4), BTreeSet::from([mac(0)]));
 }
 
@@ -349,9 +368,26 @@ fn the_kernels_of_several_members_are_no_foreign_speaker() {
     let (mut segment, _) = owned_by_node_0(&[V4]);
     segment.others = BTreeMap::from([1, 2].map(|node| (mac(node), BTreeSet::from([ip(V4)]))));
     segment.send(0, &claim_by(mac(1), V4), None);
-    segment.run_for(5000);
+    segment.run_for(8000);
     assert_eq!(segment.ask(V4), BTreeSet::from([mac(0)]));
     assert_eq!(segment.events_of(0).iter().filter(|event| **event == Event::KernelsAnswer { ip: ip(V4) }).count(), 1);
+}
+
+#[test]
+fn two_foreign_speakers_of_which_one_hands_over_to_the_other_are_no_kernels() {
+    let (mut segment, _) = owned_by_node_0(&[V4]);
+    let answered_by = |nodes: &[usize]| nodes.iter().map(|node| (mac(*node), BTreeSet::from([ip(V4)]))).collect();
+    segment.others = answered_by(&[1]);
+    segment.send(0, &claim_by(mac(1), V4), None);
+    segment.run_for(3000);
+    for nodes in [&[1, 2][..], &[2], &[1, 2], &[1]] {
+        segment.others = answered_by(nodes);
+        segment.run_for(2500);
+        assert_eq!(segment.ask(V4), BTreeSet::new(), "{nodes:?}");
+    }
+    segment.others.clear();
+    segment.run_for(2000);
+    assert_eq!(segment.ask(V4), BTreeSet::from([mac(0)]));
 }
 
 #[test]
@@ -407,12 +443,12 @@ fn an_address_in_use_is_not_claimed_until_that_ends() {
         assert_eq!(segment.ask(text), BTreeSet::new());
         assert_eq!(segment.sent(0, FrameKind::Announcement, since), []);
         let probes = segment.sent(0, FrameKind::Probe, since).len();
-        assert!((6..=12).contains(&probes), "every second, then seldom: {probes}");
+        assert!((25..=35).contains(&probes), "every second, then every two: {probes}");
         let expected = Event::Withheld { ip: ip(text), because: Because::InUse, mac: STRANGER };
         assert!(segment.events_of(0).contains(&expected));
 
         segment.others.clear();
-        segment.run_for(11_000);
+        segment.run_for(3_000);
         assert_eq!(segment.ask(text), BTreeSet::from([mac(0)]));
         assert!(segment.events_of(0).contains(&Event::Claims { ip: ip(text) }));
     }
