@@ -1,4 +1,4 @@
-//! A lab whose speakers take thousands of Services from an API server. No host holds the addresses, as in a cluster.
+//! A lab whose speakers take thousands of Services from an API server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +27,8 @@ pub(super) struct Rig<'init> {
     pub(super) lab: Lab<'init>,
     pub(super) api: ApiHost,
     speakers: BTreeMap<NodeName, Pid>,
+    /// The value of `--bind-service-ips`.
+    bind: &'static str,
 }
 
 /// A Service to be made.
@@ -55,7 +57,12 @@ impl<'init> Rig<'init> {
             pool("IPAddressPool", json!({"addresses": POOL})),
             pool("L2Advertisement", json!({"ipAddressPools": ["many"]})),
         ])?;
-        Ok(Self { lab, api, speakers: BTreeMap::new() })
+        Ok(Self { lab, api, speakers: BTreeMap::new(), bind: "lo" })
+    }
+
+    /// No host holds the service IPs, as in a cluster: they are announced, and nobody is reached at them.
+    pub(super) fn with_unbound_ips(self) -> Self {
+        Self { bind: "none", ..self }
     }
 
     /// The names of the nodes.
@@ -89,7 +96,7 @@ impl<'init> Rig<'init> {
     pub(super) fn start_speaker(&mut self, node: &NodeName) -> Result<()> {
         let mut command = speaker_arguments(&self.lab, node, self.api.kubeconfig())?;
         command.arg("--ml-secret-key-path").arg(self.lab.scratch().join(KEY));
-        command.args(["--failback", "never", "--bind-service-ips", "none"]);
+        command.args(["--failback", "never", "--bind-service-ips", self.bind]);
         let pid = self.lab.spawn(node, Role::Speaker, command)?;
         self.speakers.insert(node.clone(), pid);
         Ok(())

@@ -37,7 +37,7 @@ pub struct Args {
 
 pub(super) fn run(init: &mut Init, args: &Args) -> Result<Figures> {
     let mut figures = Figures::begin("speaker-scale");
-    let mut rig = Rig::build(init, SPEAKERS)?;
+    let mut rig = Rig::build(init, SPEAKERS)?.with_unbound_ips();
     let silent = (0..args.nodes).skip(SPEAKERS).map(|number| {
         let name = NodeName::new(&format!("silent-{number}")).context("letters and digits are a node name")?;
         Ok(objects::node(&name, IpAddr::from(Ipv4Addr::new(192, 168, 9, number))))
